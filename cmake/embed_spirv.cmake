@@ -1,0 +1,13 @@
+# Writes SPIR-V words as a C++ array: -DINPUT=a.spv -DOUTPUT=a.spv.h -DSTEM=a_b gives kABSpirv.
+file(READ ${INPUT} hex HEX)
+string(REGEX REPLACE "(..)(..)(..)(..)" "0x\\4\\3\\2\\1," words "${hex}")
+string(REGEX REPLACE "(([^,]*,){8})" "\\1\n  " words "${words}")
+string(REPLACE "_" ";" parts "${STEM}")
+set(name "k")
+foreach(part IN LISTS parts)
+  string(SUBSTRING ${part} 0 1 first)
+  string(SUBSTRING ${part} 1 -1 rest)
+  string(TOUPPER ${first} first)
+  string(APPEND name ${first}${rest})
+endforeach()
+file(WRITE ${OUTPUT} "#pragma once\n\n#include <cstdint>\n\ninline constexpr uint32_t ${name}Spirv[] = {\n  ${words}};\n")

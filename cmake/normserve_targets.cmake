@@ -1,0 +1,117 @@
+# How a library, a program, a test, a shader and a .proto are declared. Every source is named; nothing is globbed.
+
+add_library(normserve_options INTERFACE)
+target_compile_options(normserve_options INTERFACE
+  -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers
+  # The same bits on every machine: no fused multiply-add that the source does not say.
+  -ffp-contract=off
+  $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety -Werror=thread-safety>)
+target_include_directories(normserve_options INTERFACE ${PROJECT_SOURCE_DIR})
+
+# normserve_library(NAME engine [HDRS …] [SRCS …] [DEPS …]) makes the target normserve_engine. DEPS are other such
+# names, or targets of other packages (those with '::').
+function(normserve_library)
+  cmake_parse_arguments(ARG "" "NAME" "HDRS;SRCS;DEPS" ${ARGN})
+  set(target normserve_${ARG_NAME})
+  _normserve_deps(deps ${ARG_DEPS})
+  if(ARG_SRCS)
+    add_library(${target} STATIC ${ARG_SRCS} ${ARG_HDRS})
+    target_link_libraries(${target} PUBLIC normserve_options ${deps})
+  else()
+    add_library(${target} INTERFACE ${ARG_HDRS})
+    target_link_libraries(${target} INTERFACE normserve_options ${deps})
+  endif()
+  add_library(normserve::${ARG_NAME} ALIAS ${target})
+endfunction()
+
+# normserve_executable(NAME normctl SRCS … DEPS …) makes the program normctl.
+function(normserve_executable)
+  cmake_parse_arguments(ARG "" "NAME" "SRCS;DEPS" ${ARGN})
+  _normserve_deps(deps ${ARG_DEPS})
+  add_executable(${ARG_NAME} ${ARG_SRCS})
+  target_link_libraries(${ARG_NAME} PRIVATE normserve_options ${deps})
+endfunction()
+
+# normserve_test(NAME moments_test SRCS … DEPS … [LABELS …] [TIMEOUT seconds] [ENVIRONMENT …]) makes a GoogleTest
+# program whose cases CTest runs one by one. Does nothing when tests are not built.
+function(normserve_test)
+  if(NOT NORMSERVE_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "WHOLE" "NAME;TIMEOUT" "SRCS;DEPS;LABELS;ENVIRONMENT" ${ARGN})
+  _normserve_deps(deps ${ARG_DEPS})
+  add_executable(${ARG_NAME} ${ARG_SRCS})
+  target_link_libraries(${ARG_NAME} PRIVATE normserve_options ${deps} GTest::gmock_main)
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  # One CTest entry a program: starting a Vulkan driver for each case would cost more than the cases.
+  add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} --gtest_color=no)
+  set_tests_properties(${ARG_NAME} PROPERTIES
+    LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENVIRONMENT}")
+endfunction()
+
+# normserve_shaders(NAME kernels_shaders SHADERS shaders/moments.comp …) compiles GLSL to SPIR-V 1.5, checks it with
+# spirv-val, and embeds it: library normserve_NAME with "kernels/shaders/moments.spv.h" declaring
+# `inline constexpr uint32_t kMomentsSpirv[]`.
+function(normserve_shaders)
+  cmake_parse_arguments(ARG "" "NAME" "SHADERS;INCLUDES" ${ARGN})
+  set(headers)
+  foreach(source IN LISTS ARG_SHADERS)
+    get_filename_component(stem ${source} NAME_WE)
+    set(binary ${CMAKE_CURRENT_BINARY_DIR}/shaders/${stem}.spv)
+    set(header ${PROJECT_BINARY_DIR}/generated/kernels/shaders/${stem}.spv.h)
+    add_custom_command(
+      OUTPUT ${header}
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/shaders
+              ${PROJECT_BINARY_DIR}/generated/kernels/shaders
+      COMMAND ${GLSLC} --target-env=vulkan1.2 -O -Werror -I ${CMAKE_CURRENT_SOURCE_DIR}/shaders
+              -o ${binary} ${CMAKE_CURRENT_SOURCE_DIR}/${source}
+      COMMAND ${SPIRV_VAL} --target-env vulkan1.2 ${binary}
+      COMMAND ${CMAKE_COMMAND} -DINPUT=${binary} -DOUTPUT=${header} -DSTEM=${stem}
+              -P ${PROJECT_SOURCE_DIR}/cmake/embed_spirv.cmake
+      DEPENDS ${source} ${ARG_INCLUDES} ${PROJECT_SOURCE_DIR}/cmake/embed_spirv.cmake
+      COMMENT "Shader ${stem}" VERBATIM)
+    list(APPEND headers ${header})
+  endforeach()
+  add_custom_target(normserve_${ARG_NAME}_generated DEPENDS ${headers})
+  add_library(normserve_${ARG_NAME} INTERFACE)
+  add_dependencies(normserve_${ARG_NAME} normserve_${ARG_NAME}_generated)
+  target_include_directories(normserve_${ARG_NAME} INTERFACE ${PROJECT_BINARY_DIR}/generated)
+endfunction()
+
+# normserve_proto_library(NAME proto PROTOS normserve/v1/tensor.proto …) makes messages and gRPC stubs from files
+# below the current folder: library normserve_NAME, included as "normserve/v1/tensor.pb.h".
+function(normserve_proto_library)
+  cmake_parse_arguments(ARG "" "NAME" "PROTOS" ${ARGN})
+  set(out ${PROJECT_BINARY_DIR}/proto)
+  set(sources)
+  foreach(proto IN LISTS ARG_PROTOS)
+    string(REGEX REPLACE "\\.proto$" "" stem ${proto})
+    set(generated ${out}/${stem}.pb.cc ${out}/${stem}.pb.h ${out}/${stem}.grpc.pb.cc ${out}/${stem}.grpc.pb.h)
+    add_custom_command(
+      OUTPUT ${generated}
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${out}
+      COMMAND ${Protobuf_PROTOC_EXECUTABLE} -I ${CMAKE_CURRENT_SOURCE_DIR} --cpp_out=${out}
+              --grpc_out=generate_mock_code=true:${out} --plugin=protoc-gen-grpc=${GRPC_CPP_PLUGIN}
+              ${CMAKE_CURRENT_SOURCE_DIR}/${proto}
+      DEPENDS ${ARG_PROTOS}
+      COMMENT "Protocol ${proto}" VERBATIM)
+    list(APPEND sources ${generated})
+  endforeach()
+  add_library(normserve_${ARG_NAME} STATIC ${sources})
+  target_include_directories(normserve_${ARG_NAME} SYSTEM PUBLIC ${out})
+  target_link_libraries(normserve_${ARG_NAME} PUBLIC gRPC::grpc++ protobuf::libprotobuf)
+endfunction()
+
+function(_normserve_deps out)
+  set(result)
+  foreach(dep IN LISTS ARGN)
+    if(dep MATCHES "::")
+      list(APPEND result ${dep})
+    else()
+      list(APPEND result normserve_${dep})
+    endif()
+  endforeach()
+  set(${out} ${result} PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,90 @@
+// The vocabulary of batch norm: shapes, moments, per-channel vectors.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace normserve {
+
+// A batch [N, C, *], float32, row-major: N samples, C channels, S values a sample and channel (the product of all
+// dimensions after the second; 1 for [N, C]).
+//
+// Invariant of a shape made by FromDimensions: N >= 0, C >= 1, S >= 1, and N*C*S*8 does not overflow int64_t.
+struct BatchShape {
+  int64_t batch_size = 0;
+  int64_t num_features = 1;
+  int64_t spatial_size = 1;
+
+  // N*S, what a channel's moments are taken over.
+  int64_t ValuesPerChannel() const { return batch_size * spatial_size; }
+  int64_t NumValues() const { return batch_size * num_features * spatial_size; }
+  int64_t SizeBytes() const { return NumValues() * static_cast<int64_t>(sizeof(float)); }
+
+  // Reads [N, C, *]. INVALID_ARGUMENT (SHAPE_MISMATCH): fewer than two dimensions, N < 0, another dimension < 1, or a
+  // product that overflows.
+  static absl::StatusOr<BatchShape> FromDimensions(absl::Span<const int64_t> dimensions);
+
+  friend bool operator==(const BatchShape&, const BatchShape&) = default;
+};
+
+// "[4, 3, 32, 32]", as it is written in messages.
+std::string DimensionsText(absl::Span<const int64_t> dimensions);
+
+// How many values there were and, per channel, where they lie and how far they spread: the one mergeable description
+// of data. Empty vectors with count 0 mean no data.
+struct Moments {
+  int64_t count = 0;         // values per channel
+  std::vector<double> mean;  // [C]
+  std::vector<double> m2;    // [C], sum over the values of (value - mean)^2
+
+  // The variance that normalises: m2 / count.
+  double BiasedVariance(size_t channel) const { return m2[channel] / static_cast<double>(count); }
+  // The variance that PyTorch folds into running_var: m2 / (count - 1). Needs count >= 2.
+  double UnbiasedVariance(size_t channel) const { return m2[channel] / static_cast<double>(count - 1); }
+};
+
+// What follows the normalisation: y = normalised * weight + bias. Immutable once shared.
+struct AffineParameters {
+  std::vector<float> weight;  // [C], gamma
+  std::vector<float> bias;    // [C], beta
+};
+
+// Mean and variance to normalise with in place of the batch's own. Immutable once shared.
+struct NormalizationStatistics {
+  std::vector<double> mean;      // [C]
+  std::vector<double> variance;  // [C], >= 0; epsilon is added when it is used
+};
+
+// The values of a batch, in host memory that `owner` keeps alive and nobody writes. The pieces, joined, are the dense
+// row-major tensor; a piece may begin and end anywhere, also inside a value.
+struct InputTensor {
+  BatchShape shape;
+  std::vector<absl::Span<const std::byte>> pieces;
+  std::shared_ptr<const void> owner;
+};
+
+// The result, of the input's shape. The pieces, joined, are the dense row-major tensor. The memory belongs to the
+// engine and goes back to it when the last copy of `owner` is dropped, which may happen on any thread.
+struct OutputTensor {
+  std::vector<absl::Span<const std::byte>> pieces;
+  std::shared_ptr<const void> owner;
+};
+
+// Where a batch first leaves the finite numbers.
+struct NonFiniteValue {
+  int64_t index;  // position in the channel, n*S + s
+  float value;
+};
+
+// The first NaN or infinity of `channel`, in the order of n*S + s; nothing if all its values are finite (its moments
+// can still overflow float32). Reads the whole channel: for error messages.
+std::optional<NonFiniteValue> FindNonFinite(const InputTensor& input, int64_t channel);
+
+}  // namespace normserve

@@ -11,7 +11,7 @@
 namespace normserve {
 namespace {
 
-absl::Status ShapeError(absl::Span<const int64_t> dimensions, std::string_view expected) {
+absl::Status ShapeError(absl::Span<const int64_t> dimensions, absl::string_view expected) {
   return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kShapeMismatch,
                    absl::StrCat("input.shape is ", DimensionsText(dimensions), ": ", expected),
                    {{"field", "input.shape"}});

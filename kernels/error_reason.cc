@@ -8,19 +8,19 @@
 namespace normserve {
 namespace {
 
-constexpr std::string_view kPayloadUrl = "normserve/error-details";
+constexpr absl::string_view kPayloadUrl = "normserve/error-details";
 
-constexpr std::array<std::string_view, 14> kNames = {
+constexpr std::array<absl::string_view, 14> kNames = {
     "INVALID_FIELD",     "SHAPE_MISMATCH",      "BATCH_TOO_SMALL", "NON_FINITE",      "REQUEST_ID_REUSED",
     "SESSION_NOT_FOUND", "SESSION_EXISTS",      "GENERATION_MISMATCH", "UID_MISMATCH", "LINEAGE_CHANGED",
     "LIMIT_REACHED",     "DEVICE_MEMORY",       "DEVICE_LOST",     "DRAINING"};
 
 }  // namespace
 
-std::string_view ErrorReasonName(ErrorReason reason) { return kNames[static_cast<size_t>(reason)]; }
+absl::string_view ErrorReasonName(ErrorReason reason) { return kNames[static_cast<size_t>(reason)]; }
 
 // The payload is the reason's number, then key and value in turn, separated by NUL, which no field's text holds.
-absl::Status MakeError(absl::StatusCode code, ErrorReason reason, std::string_view message,
+absl::Status MakeError(absl::StatusCode code, ErrorReason reason, absl::string_view message,
                        std::map<std::string, std::string> metadata) {
   absl::Status status(code, message);
   std::string payload = std::to_string(static_cast<int>(reason));

@@ -4,9 +4,9 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 
 namespace normserve {
 
@@ -29,7 +29,7 @@ enum class ErrorReason {
 };
 
 // "SHAPE_MISMATCH" and so on.
-std::string_view ErrorReasonName(ErrorReason reason);
+absl::string_view ErrorReasonName(ErrorReason reason);
 
 // What accompanies a status: the reason, and what it is about, such as {"field", "input.shape"}.
 struct ErrorDetails {
@@ -38,7 +38,7 @@ struct ErrorDetails {
 };
 
 // A status of `code` with `message` and details. `message` names the field, the value and what would be right.
-absl::Status MakeError(absl::StatusCode code, ErrorReason reason, std::string_view message,
+absl::Status MakeError(absl::StatusCode code, ErrorReason reason, absl::string_view message,
                        std::map<std::string, std::string> metadata = {});
 
 // The details that MakeError put in; nothing if `status` was made otherwise.

@@ -40,8 +40,8 @@ class Engine {
   // Waits for the jobs submitted; every `done` has been called.
   virtual ~Engine() = default;
 
-  // Computes `job` and calls `done` exactly once, from a thread of the engine's or, for an error found at once, before
-  // this returns. `done` must not block. Returns without waiting for the device; the input is read before `done`.
+  // Computes `job` and calls `done` exactly once: from a thread of the engine's, or on the caller's thread before this
+  // returns. `done` must not block. Never waits for a device; the input is not read after `done` began.
   //
   // The caller has checked the job: the vectors have the length of the shape, the pieces its size, the shape holds at
   // least one value. Errors: RESOURCE_EXHAUSTED (DEVICE_MEMORY), UNAVAILABLE (DEVICE_LOST).

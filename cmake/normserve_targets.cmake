@@ -51,6 +51,21 @@ function(normserve_test)
     LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENVIRONMENT}")
 endfunction()
 
+# normserve_python_test(NAME contract_test FILE contract_test.py [LABELS …] [TIMEOUT seconds] [ENVIRONMENT …]
+# [ARGUMENTS …]) makes CTest run a Python file (unittest) of the current folder with Debian's interpreter.
+function(normserve_python_test)
+  if(NOT NORMSERVE_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "NAME;FILE;TIMEOUT" "LABELS;ENVIRONMENT;ARGUMENTS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_test(NAME ${ARG_NAME} COMMAND ${Python3_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_FILE} ${ARG_ARGUMENTS})
+  set_tests_properties(${ARG_NAME} PROPERTIES
+    LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENVIRONMENT}")
+endfunction()
+
 # normserve_shaders(NAME kernels_shaders SHADERS shaders/moments.comp …) compiles GLSL to SPIR-V 1.5, checks it with
 # spirv-val, and embeds it: library normserve_NAME with "kernels/shaders/moments.spv.h" declaring
 # `inline constexpr uint32_t kMomentsSpirv[]`.

@@ -53,24 +53,6 @@ function(normserve_test)
     FAIL_REGULAR_EXPRESSION "\\[  SKIPPED \\];YOU HAVE [0-9]+ DISABLED TEST")
 endfunction()
 
-# normserve_python_test(NAME tree_test SCRIPT tree_test.py [ARGS …] [LABELS …] [TIMEOUT seconds] [ENVIRONMENT …])
-# runs a unittest program of the current folder with Debian's interpreter. ARGS may name programs by
-# $<TARGET_FILE:…>. Does nothing when tests are not built.
-function(normserve_python_test)
-  if(NOT NORMSERVE_TESTS)
-    return()
-  endif()
-  cmake_parse_arguments(ARG "" "NAME;SCRIPT;TIMEOUT" "ARGS;LABELS;ENVIRONMENT" ${ARGN})
-  if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 120)
-  endif()
-  add_test(NAME ${ARG_NAME} COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT} ${ARG_ARGS}
-           WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  set_tests_properties(${ARG_NAME} PROPERTIES
-    LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1;${ARG_ENVIRONMENT}"
-    FAIL_REGULAR_EXPRESSION "skipped=[0-9]")
-endfunction()
-
 # normserve_python_test(NAME contract_test FILE contract_test.py [LABELS …] [TIMEOUT seconds] [ENVIRONMENT …]
 # [ARGUMENTS …]) makes CTest run a Python file (unittest) of the current folder with Debian's interpreter.
 function(normserve_python_test)
@@ -83,7 +65,8 @@ function(normserve_python_test)
   endif()
   add_test(NAME ${ARG_NAME} COMMAND ${Python3_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_FILE} ${ARG_ARGUMENTS})
   set_tests_properties(${ARG_NAME} PROPERTIES
-    LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENVIRONMENT}")
+    LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${ARG_ENVIRONMENT}"
+    FAIL_REGULAR_EXPRESSION "skipped=[0-9]")
 endfunction()
 
 # normserve_shaders(NAME kernels_shaders SHADERS shaders/moments.comp …) compiles GLSL to SPIR-V 1.5, checks it with

@@ -1,0 +1,57 @@
+#include "normserve/batch_norm.h"
+
+#include <utility>
+
+#include "normserve/caller.h"
+
+namespace normserve::client {
+
+BatchNorm::BatchNorm(std::shared_ptr<const Caller> caller, std::string name)
+    : caller_(std::move(caller)), name_(std::move(name)) {}
+
+absl::StatusOr<Session> BatchNorm::Train(const CallOptions& options) const { return SetMode(Mode::kTrain, options); }
+
+absl::StatusOr<Session> BatchNorm::Eval(const CallOptions& options) const { return SetMode(Mode::kEval, options); }
+
+absl::StatusOr<Session> BatchNorm::SetMode(Mode mode, const CallOptions& options) const {
+  return caller_->SetMode({.name = name_, .mode = mode}, options);
+}
+
+absl::StatusOr<ForwardResult> BatchNorm::Forward(const TensorView& input, const ForwardOptions& options) const {
+  return caller_->Forward({.name = name_,
+                           .mode = options.mode,
+                           .normalize_with = options.normalize_with,
+                           .update = options.update,
+                           .return_batch_moments = options.return_batch_moments,
+                           .input = input},
+                          options.call);
+}
+
+absl::StatusOr<BatchNorm> BatchNorm::Clone(const std::string& clone_name, const CallOptions& options) const {
+  absl::StatusOr<Session> session = caller_->CloneSession({.name = name_, .clone_name = clone_name}, options);
+  if (!session.ok()) return session.status();
+  return BatchNorm(caller_, session->name);
+}
+
+absl::StatusOr<SessionStats> BatchNorm::Stats(const CallOptions& options) const {
+  return caller_->GetStats({.name = name_}, options);
+}
+
+absl::StatusOr<SessionStats> BatchNorm::Stats(int64_t first_channel, int64_t num_channels,
+                                              const CallOptions& options) const {
+  return caller_->GetStats({.name = name_, .first_channel = first_channel, .num_channels = num_channels}, options);
+}
+
+absl::StatusOr<Session> BatchNorm::SetParameters(const Parameters& parameters, const CallOptions& options) const {
+  return caller_->SetParameters({.name = name_, .parameters = parameters}, options);
+}
+
+absl::StatusOr<Session> BatchNorm::Describe(const CallOptions& options) const {
+  return caller_->GetSession(name_, true, options);
+}
+
+absl::Status BatchNorm::Delete(const CallOptions& options) const {
+  return caller_->DeleteSession({.name = name_}, options);
+}
+
+}  // namespace normserve::client

@@ -1,0 +1,68 @@
+// A handle of one session, used as nn.BatchNorm2d is.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "normserve/call_options.h"
+#include "normserve/connection.h"
+#include "normserve/session.h"
+#include "normserve/tensor.h"
+
+namespace normserve::client {
+
+class Caller;
+
+// One batch-norm layer on the server. The handle holds the session's name and nothing of its state: several handles,
+// also in other programs, may drive one session, and dropping a handle does not delete the session.
+//
+// Thread safety: all methods are const and may be called from several threads at once; a handle may be copied cheaply.
+// Calls block until the reply is there or the deadline (ClientOptions::timeout, 30 s) has passed.
+//
+// Errors of every method: NOT_FOUND if there is no such session; ABORTED if an expected_generation or expected_uid is
+// not met; UNAVAILABLE, DEADLINE_EXCEEDED and CANCELLED mean that the outcome of a change is unknown: repeat it with
+// the same request_id. error_info.h reads the server's reason.
+class BatchNorm {
+ public:
+  const std::string& name() const { return name_; }
+
+  // Training mode: a Forward normalises with the batch and updates the running statistics.
+  absl::StatusOr<Session> Train(const CallOptions& options = {}) const;
+  // Evaluation mode: a Forward normalises with the running statistics and changes nothing.
+  absl::StatusOr<Session> Eval(const CallOptions& options = {}) const;
+  absl::StatusOr<Session> SetMode(Mode mode, const CallOptions& options = {}) const;
+
+  // Runs `input`, [N, C, *] (a Tensor will do), through the layer. Commits everything or nothing.
+  // INVALID_ARGUMENT: the batch does not fit the session, holds one value per channel in training, or is not finite.
+  absl::StatusOr<ForwardResult> Forward(const TensorView& input, const ForwardOptions& options = {}) const;
+
+  // copy.deepcopy: a session named `clone_name` (empty: the server makes a name) with the same state bit for bit,
+  // independent from then on. ALREADY_EXISTS: the name is taken.
+  absl::StatusOr<BatchNorm> Clone(const std::string& clone_name = "", const CallOptions& options = {}) const;
+
+  // The running statistics. Changes nothing.
+  absl::StatusOr<SessionStats> Stats(const CallOptions& options = {}) const;
+  // The same of channels first_channel <= c < first_channel + num_channels (0: all from there on).
+  absl::StatusOr<SessionStats> Stats(int64_t first_channel, int64_t num_channels, const CallOptions& options = {}) const;
+
+  // Replaces weight, bias or both; an empty one stays as it is.
+  absl::StatusOr<Session> SetParameters(const Parameters& parameters, const CallOptions& options = {}) const;
+
+  // Everything about the session, parameters and statistics too. Changes nothing.
+  absl::StatusOr<Session> Describe(const CallOptions& options = {}) const;
+
+  // Forgets the session.
+  absl::Status Delete(const CallOptions& options = {}) const;
+
+ private:
+  friend class Client;
+  BatchNorm(std::shared_ptr<const Caller> caller, std::string name);
+
+  std::shared_ptr<const Caller> caller_;  // never null
+  std::string name_;
+};
+
+}  // namespace normserve::client

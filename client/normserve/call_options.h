@@ -1,0 +1,79 @@
+// How calls are made: time, repetition, and the guards of a change.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "normserve/session.h"
+#include "normserve/statistics.h"
+
+namespace normserve::client {
+
+// When a failed call is made again. Only calls that cannot change anything twice are repeated: reads, and changes that
+// carry a request_id. Only UNAVAILABLE, and RESOURCE_EXHAUSTED in which the server asks for it, are repeated.
+struct RetryPolicy {
+  int max_attempts = 100;  // the first one included; 1: never repeat. The call's deadline ends it earlier
+  absl::Duration initial_backoff = absl::Milliseconds(100);
+  absl::Duration max_backoff = absl::Seconds(5);
+  double multiplier = 2.0;  // from one wait to the next; each wait is drawn from [1/2, 1] of that
+};
+
+// The time as the library sees it; replaced in tests.
+struct Clock {
+  std::function<absl::Time()> now = absl::Now;
+  std::function<void(absl::Duration)> sleep = absl::SleepFor;
+};
+
+struct ClientOptions {
+  absl::Duration timeout = absl::Seconds(30);  // of a call with all its repetitions, unless the call says otherwise
+  RetryPolicy retry = {};
+  Clock clock = {};
+};
+
+// Options of one call.
+struct CallOptions {
+  // For the call and its repetitions together. Unset: ClientOptions::timeout.
+  std::optional<absl::Duration> timeout = {};
+
+  // Makes a change happen at most once, however often it is sent: printable ASCII, 128 characters at most. Unset: a
+  // random UUID, the same for every repetition. Empty: none, and then the change is never repeated. Reads ignore it.
+  std::optional<std::string> request_id = {};
+
+  // The change is made only at this generation of the session, else ABORTED (GENERATION_MISMATCH). Not for creation.
+  std::optional<int64_t> expected_generation = {};
+
+  // The change is made only if the session has this uid, else ABORTED (UID_MISMATCH). Not for creation.
+  std::string expected_uid = {};
+};
+
+// Normalise with the batch's own statistics.
+struct UseBatch {};
+// Normalise with the running statistics.
+struct UseRunning {};
+
+// What a Forward normalises with; monostate: what the mode says (TRAIN: batch, EVAL: running). Moments: their mean and
+// biased variance, m2 / count (for a mean and a variance from elsewhere: count 1 and m2 the variance).
+using NormalizeWith = std::variant<std::monostate, UseBatch, UseRunning, Moments>;
+
+// What a Forward does to the session.
+enum class Update {
+  kUnspecified = 0,  // what the mode says (TRAIN: kRunning, EVAL: kNone)
+  kNone = 1,         // nothing
+  kRunning = 2,      // fold the batch into the running statistics and count it
+};
+
+// Options of one Forward. None of them touches the session's mode.
+struct ForwardOptions {
+  Mode mode = Mode::kUnspecified;      // for this call alone
+  NormalizeWith normalize_with = {};   // whatever the mode says
+  Update update = Update::kUnspecified;  // whatever the mode says
+  bool return_batch_moments = false;   // whether ForwardResult::batch_moments is set
+  CallOptions call = {};
+};
+
+}  // namespace normserve::client

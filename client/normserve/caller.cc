@@ -1,0 +1,111 @@
+#include "normserve/caller.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+#include <variant>
+
+#include "normserve/request_id.h"
+#include "normserve/retry_loop.h"
+
+namespace normserve::client {
+namespace {
+
+std::string RequestId(const CallOptions& call) {
+  return call.request_id.has_value() ? *call.request_id : MakeRequestId();
+}
+
+ChangeGuards Guards(const CallOptions& call) {
+  return {.request_id = RequestId(call),
+          .expected_generation = call.expected_generation,
+          .expected_uid = call.expected_uid};
+}
+
+// Whether `request` says by itself that it changes nothing, whatever the session's mode is.
+bool IsRead(const ForwardRequest& request) {
+  return request.update == Update::kNone || (request.update == Update::kUnspecified && request.mode == Mode::kEval);
+}
+
+}  // namespace
+
+Caller::Caller(std::shared_ptr<Connection> connection, ClientOptions options)
+    : connection_(std::move(connection)), options_(std::move(options)) {}
+
+absl::Time Caller::Deadline(const CallOptions& call) const {
+  return options_.clock.now() + call.timeout.value_or(options_.timeout);
+}
+
+template <typename Attempt>
+auto Caller::Run(const CallOptions& call, bool repeatable, Attempt attempt) const {
+  const absl::Time deadline = Deadline(call);
+  return RunWithRetries(options_, deadline, repeatable, [&] { return attempt(deadline); });
+}
+
+absl::StatusOr<Session> Caller::CreateSession(CreateSessionRequest request, const CallOptions& call) const {
+  request.request_id = RequestId(call);
+  return Run(call, !request.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->CreateSession(request, deadline); });
+}
+
+absl::StatusOr<Session> Caller::CloneSession(CloneSessionRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, !request.guards.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->CloneSession(request, deadline); });
+}
+
+absl::StatusOr<Session> Caller::SetMode(SetModeRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, !request.guards.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->SetMode(request, deadline); });
+}
+
+absl::StatusOr<Session> Caller::SetParameters(SetParametersRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, !request.guards.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->SetParameters(request, deadline); });
+}
+
+absl::Status Caller::DeleteSession(DeleteSessionRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, !request.guards.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->DeleteSession(request, deadline); });
+}
+
+absl::StatusOr<ForwardResult> Caller::Forward(ForwardRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, !request.guards.request_id.empty() || IsRead(request),
+             [&](absl::Time deadline) { return connection_->Forward(request, deadline); });
+}
+
+absl::StatusOr<Session> Caller::GetSession(const std::string& name, bool full, const CallOptions& call) const {
+  return Run(call, true, [&](absl::Time deadline) { return connection_->GetSession(name, full, deadline); });
+}
+
+absl::StatusOr<std::vector<Session>> Caller::ListAllSessions(const std::string& prefix,
+                                                             const CallOptions& call) const {
+  const absl::Time deadline = Deadline(call);
+  ListSessionsRequest request{.prefix = prefix, .page_size = 1000};
+  std::vector<Session> sessions;
+  do {
+    absl::StatusOr<ListSessionsReply> reply = RunWithRetries(
+        options_, deadline, /*repeatable=*/true, [&] { return connection_->ListSessions(request, deadline); });
+    if (!reply.ok()) return reply.status();
+    std::move(reply->sessions.begin(), reply->sessions.end(), std::back_inserter(sessions));
+    request.page_token = std::move(reply->next_page_token);
+  } while (!request.page_token.empty());
+  return sessions;
+}
+
+absl::StatusOr<SessionStats> Caller::GetStats(const GetStatsRequest& request, const CallOptions& call) const {
+  return Run(call, true, [&](absl::Time deadline) { return connection_->GetStats(request, deadline); });
+}
+
+absl::StatusOr<ServerInfo> Caller::GetServerInfo(const CallOptions& call) const {
+  return Run(call, true, [&](absl::Time deadline) { return connection_->GetServerInfo(deadline); });
+}
+
+absl::StatusOr<Health> Caller::CheckHealth(const std::string& service, const CallOptions& call) const {
+  return Run(call, true, [&](absl::Time deadline) { return connection_->CheckHealth(service, deadline); });
+}
+
+}  // namespace normserve::client

@@ -1,0 +1,45 @@
+// Makes calls through a Connection with deadlines, request ids and repetitions. Internal: not installed.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "normserve/call_options.h"
+#include "normserve/connection.h"
+
+namespace normserve::client {
+
+// What Client and BatchNorm share. Immutable, thread-safe if the Connection is.
+class Caller {
+ public:
+  Caller(std::shared_ptr<Connection> connection, ClientOptions options);
+
+  // Each fills in the request's guards from `call`. Changes without a request_id are sent once.
+  absl::StatusOr<Session> CreateSession(CreateSessionRequest request, const CallOptions& call) const;
+  absl::StatusOr<Session> CloneSession(CloneSessionRequest request, const CallOptions& call) const;
+  absl::StatusOr<Session> SetMode(SetModeRequest request, const CallOptions& call) const;
+  absl::StatusOr<Session> SetParameters(SetParametersRequest request, const CallOptions& call) const;
+  absl::Status DeleteSession(DeleteSessionRequest request, const CallOptions& call) const;
+  absl::StatusOr<ForwardResult> Forward(ForwardRequest request, const CallOptions& call) const;
+
+  absl::StatusOr<Session> GetSession(const std::string& name, bool full, const CallOptions& call) const;
+  // Every page, within one deadline.
+  absl::StatusOr<std::vector<Session>> ListAllSessions(const std::string& prefix, const CallOptions& call) const;
+  absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, const CallOptions& call) const;
+  absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& call) const;
+  absl::StatusOr<Health> CheckHealth(const std::string& service, const CallOptions& call) const;
+
+ private:
+  absl::Time Deadline(const CallOptions& call) const;
+  // Runs `attempt(deadline)` with the deadline that `call` asks for.
+  template <typename Attempt>
+  auto Run(const CallOptions& call, bool repeatable, Attempt attempt) const;
+
+  const std::shared_ptr<Connection> connection_;
+  const ClientOptions options_;
+};
+
+}  // namespace normserve::client

@@ -1,0 +1,136 @@
+// The interface between the library's calls and the network: implement it, or use MockConnection, to test a program
+// without a server.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "normserve/call_options.h"
+#include "normserve/server_info.h"
+#include "normserve/session.h"
+#include "normserve/statistics.h"
+#include "normserve/tensor.h"
+
+namespace normserve::client {
+
+// What guards a change; see CallOptions. An empty request_id means none.
+struct ChangeGuards {
+  std::string request_id;
+  std::optional<int64_t> expected_generation;
+  std::string expected_uid;
+};
+
+struct CreateSessionRequest {
+  std::string name = {};  // empty: the server makes one
+  SessionConfig config = {};
+  Mode mode = Mode::kUnspecified;  // unset: kTrain
+  Parameters parameters = {};
+  std::optional<RunningStatistics> statistics = {};  // unset: mean 0, variance 1, no batches
+  std::string request_id = {};
+};
+
+struct ListSessionsRequest {
+  std::string prefix;  // whole segments; empty: all
+  int32_t page_size = 0;
+  std::string page_token;
+};
+
+struct ListSessionsReply {
+  std::vector<Session> sessions;  // in the order of their names
+  std::string next_page_token;    // empty: this was the last page
+};
+
+struct CloneSessionRequest {
+  std::string name;
+  std::string clone_name;  // empty: the server makes one
+  ChangeGuards guards;
+};
+
+struct SetModeRequest {
+  std::string name;
+  Mode mode = Mode::kUnspecified;
+  ChangeGuards guards;
+};
+
+struct SetParametersRequest {
+  std::string name;
+  Parameters parameters;
+  ChangeGuards guards;
+};
+
+struct DeleteSessionRequest {
+  std::string name;
+  ChangeGuards guards;
+};
+
+struct ForwardRequest {
+  std::string name;
+  Mode mode = Mode::kUnspecified;
+  NormalizeWith normalize_with;
+  Update update = Update::kUnspecified;
+  bool return_batch_moments = false;
+  ChangeGuards guards;
+  TensorView input;  // valid during the call
+};
+
+// What a Forward normalised with.
+enum class NormalizedWith {
+  kUnspecified = 0,  // something this library has no name for
+  kBatch = 1,
+  kRunning = 2,
+  kGiven = 3,
+};
+
+struct ForwardResult {
+  Tensor output;                    // of the input's shape
+  int64_t generation = 0;           // after this call; one more than before if it updated
+  int64_t snapshot_generation = 0;  // of the state that the call computed with
+  int64_t num_batches_tracked = 0;  // after this call
+  std::string uid;                  // of the session
+  NormalizedWith normalized_with = NormalizedWith::kUnspecified;
+  Update update = Update::kUnspecified;  // what the call did to the session: kNone or kRunning
+  std::optional<Moments> batch_moments;  // if they were asked for
+};
+
+struct GetStatsRequest {
+  std::string name;
+  int64_t first_channel = 0;
+  int64_t num_channels = 0;  // 0: all from first_channel on
+};
+
+struct SessionStats {
+  std::string name;
+  std::string uid;
+  int64_t generation = 0;
+  Mode mode = Mode::kUnspecified;
+  RunningStatistics statistics;  // of the channels asked for
+  int64_t first_channel = 0;     // the first one in `statistics`
+};
+
+// One attempt of every call. Implementations are thread-safe, never repeat a call of their own accord, and give up at
+// `deadline` with DEADLINE_EXCEEDED (absl::InfiniteFuture(): never). Errors are statuses as the server sent them, with
+// its ErrorInfo (error_info.h).
+class Connection {
+ public:
+  virtual ~Connection() = default;
+
+  virtual absl::StatusOr<Session> CreateSession(const CreateSessionRequest& request, absl::Time deadline) = 0;
+  // With `full`, parameters and statistics too.
+  virtual absl::StatusOr<Session> GetSession(const std::string& name, bool full, absl::Time deadline) = 0;
+  virtual absl::StatusOr<ListSessionsReply> ListSessions(const ListSessionsRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<Session> CloneSession(const CloneSessionRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<Session> SetMode(const SetModeRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) = 0;
+  virtual absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) = 0;
+  // grpc.health.v1 Check of `service`; empty: the whole server.
+  virtual absl::StatusOr<Health> CheckHealth(const std::string& service, absl::Time deadline) = 0;
+};
+
+}  // namespace normserve::client

@@ -1,0 +1,141 @@
+#include "normserve/forward_message.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+#include <google/protobuf/wire_format_lite.h>
+#include <grpcpp/support/proto_buffer_reader.h>
+#include <grpcpp/support/slice.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <limits>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "normserve/messages.h"
+#include "normserve/v1/batch_norm_service.pb.h"
+#include "normserve/v1/tensor.pb.h"
+
+namespace normserve::client {
+namespace {
+
+using google::protobuf::internal::WireFormatLite;
+using google::protobuf::io::CodedInputStream;
+using google::protobuf::io::CodedOutputStream;
+using google::protobuf::io::StringOutputStream;
+
+// On the wire and here: little-endian.
+static_assert(std::endian::native == std::endian::little && sizeof(float) == 4);
+
+constexpr uint32_t Tag(int field) {
+  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+}
+
+// What protobuf can hold in one message, less what surrounds the values.
+constexpr int64_t kMaxTensorBytes = std::numeric_limits<int32_t>::max() - (int64_t{1} << 20);
+
+absl::Status Malformed(absl::string_view what) {
+  return absl::InternalError(absl::StrCat("the server's reply to Forward cannot be read: ", what));
+}
+
+// Copies the fields of the message in `input` into `rest`, encoded, but gives the one tagged `tag` to `handle`.
+template <typename Handle>
+absl::Status SplitMessage(CodedInputStream& input, uint32_t tag, std::string& rest, Handle handle) {
+  StringOutputStream stream(&rest);
+  CodedOutputStream output(&stream);
+  while (const uint32_t next = input.ReadTag()) {
+    if (next == tag) {
+      uint32_t length = 0;
+      if (!input.ReadVarint32(&length)) return Malformed("a length is missing");
+      if (absl::Status status = handle(length); !status.ok()) return status;
+    } else if (!WireFormatLite::SkipField(&input, next, &output)) {
+      return Malformed("a field is broken");
+    }
+  }
+  if (!input.ConsumedEntireMessage()) return Malformed("it ends early");
+  return absl::OkStatus();
+}
+
+// Reads `length` bytes of values; `input` is limited to the message they are in.
+absl::Status ReadValues(CodedInputStream& input, uint32_t length, std::vector<float>& values) {
+  // Checked before anything of that size is allocated.
+  if (static_cast<int64_t>(length) > input.BytesUntilLimit()) return Malformed("values are missing");
+  if (length % sizeof(float) != 0) {
+    return Malformed(absl::StrCat("output.data has ", length, " bytes, which is not a multiple of 4"));
+  }
+  values.resize(length / sizeof(float));
+  if (!input.ReadRaw(values.data(), static_cast<int>(length))) return Malformed("values are missing");
+  return absl::OkStatus();
+}
+
+absl::Status ReadTensor(CodedInputStream& input, Tensor& tensor) {
+  std::string header_bytes;
+  tensor.values.clear();
+  absl::Status status = SplitMessage(input, Tag(v1::Tensor::kDataFieldNumber), header_bytes,
+                                     [&](uint32_t length) { return ReadValues(input, length, tensor.values); });
+  if (!status.ok()) return status;
+  v1::Tensor header;
+  if (!header.ParseFromString(header_bytes)) return Malformed("output is broken");
+  if (header.data_type() != v1::DATA_TYPE_UNSPECIFIED && header.data_type() != v1::DATA_TYPE_FLOAT32) {
+    return Malformed(absl::StrCat("output.data_type is ", header.data_type(), ", this library reads FLOAT32"));
+  }
+  tensor.shape.assign(header.shape().begin(), header.shape().end());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<grpc::ByteBuffer> EncodeForwardRequest(const ForwardRequest& request) {
+  const int64_t values_bytes = static_cast<int64_t>(request.input.values.size()) * 4;
+  if (values_bytes > kMaxTensorBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("input has ", values_bytes, " bytes; one message holds at most ",
+                                                   kMaxTensorBytes, ": send it in smaller batches"));
+  }
+  v1::Tensor tensor;
+  tensor.set_data_type(v1::DATA_TYPE_FLOAT32);
+  tensor.mutable_shape()->Assign(request.input.shape.begin(), request.input.shape.end());
+  const std::string tensor_header = tensor.SerializeAsString();
+  std::string header = ToMessage(request).SerializeAsString();
+  {
+    StringOutputStream stream(&header);  // appends
+    CodedOutputStream output(&stream);
+    const auto values_size = static_cast<uint32_t>(values_bytes);
+    const uint32_t data_size = CodedOutputStream::VarintSize32(Tag(v1::Tensor::kDataFieldNumber)) +
+                               CodedOutputStream::VarintSize32(values_size) + values_size;
+    output.WriteTag(Tag(v1::ForwardRequest::kInputFieldNumber));
+    output.WriteVarint32(static_cast<uint32_t>(tensor_header.size()) + data_size);
+    output.WriteString(tensor_header);
+    output.WriteTag(Tag(v1::Tensor::kDataFieldNumber));
+    output.WriteVarint32(values_size);
+  }
+  // The values are copied: after a cancelled call the transport may still hold what it was given.
+  const grpc::Slice slices[] = {grpc::Slice(header),
+                                grpc::Slice(request.input.values.data(), static_cast<size_t>(values_bytes))};
+  return grpc::ByteBuffer(slices, 2);
+}
+
+absl::StatusOr<ForwardResult> DecodeForwardReply(grpc::ByteBuffer& reply) {
+  grpc::ProtoBufferReader reader(&reply);
+  if (!reader.status().ok()) return Malformed(reader.status().error_message());
+  CodedInputStream input(&reader);
+  // Every length inside is checked against what there really is.
+  input.PushLimit(static_cast<int>(std::min<size_t>(reply.Length(), std::numeric_limits<int32_t>::max())));
+  std::string header;
+  Tensor output;
+  absl::Status status = SplitMessage(input, Tag(v1::ForwardReply::kOutputFieldNumber), header, [&](uint32_t length) {
+    if (static_cast<int64_t>(length) > input.BytesUntilLimit()) return Malformed("its output is cut short");
+    const CodedInputStream::Limit limit = input.PushLimit(static_cast<int>(length));
+    absl::Status read = ReadTensor(input, output);
+    input.PopLimit(limit);
+    return read;
+  });
+  if (!status.ok()) return status;
+  v1::ForwardReply message;
+  if (!message.ParseFromString(header)) return Malformed("its header is broken");
+  ForwardResult result = FromMessage(message);
+  result.output = std::move(output);
+  return result;
+}
+
+}  // namespace normserve::client

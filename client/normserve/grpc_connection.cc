@@ -1,0 +1,157 @@
+#include "normserve/grpc_connection.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/generic/generic_stub.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "normserve/forward_message.h"
+#include "normserve/messages.h"
+#include "normserve/v1/batch_norm_service.grpc.pb.h"
+
+namespace normserve::client {
+namespace {
+
+constexpr char kForwardMethod[] = "/normserve.v1.BatchNormService/Forward";
+constexpr char kHealthMethod[] = "/grpc.health.v1.Health/Check";
+// Lets a proxy route by session without reading the message.
+constexpr char kSessionKey[] = "normserve-session";
+
+// Sets deadline and routing. A name that may not travel in metadata stays out of it; the server refuses it anyway, and
+// says why.
+void Prepare(grpc::ClientContext& context, absl::Time deadline, const std::string& session = "") {
+  if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
+  const bool printable = std::all_of(session.begin(), session.end(), [](char c) { return c > ' ' && c <= '~'; });
+  if (!session.empty() && printable && session.size() <= 255) context.AddMetadata(kSessionKey, session);
+}
+
+class GrpcConnection : public Connection {
+ public:
+  explicit GrpcConnection(std::shared_ptr<grpc::Channel> channel)
+      : stub_(v1::BatchNormService::NewStub(channel)), generic_stub_(channel) {}
+
+  absl::StatusOr<Session> CreateSession(const CreateSessionRequest& request, absl::Time deadline) override {
+    return Call<Session>(&v1::BatchNormService::Stub::CreateSession, ToMessage(request), deadline, request.name);
+  }
+
+  absl::StatusOr<Session> GetSession(const std::string& name, bool full, absl::Time deadline) override {
+    v1::GetSessionRequest message;
+    message.set_name(name);
+    if (full) message.set_view(v1::SESSION_VIEW_FULL);
+    return Call<Session>(&v1::BatchNormService::Stub::GetSession, message, deadline, name);
+  }
+
+  absl::StatusOr<ListSessionsReply> ListSessions(const ListSessionsRequest& request, absl::Time deadline) override {
+    return Call<ListSessionsReply>(&v1::BatchNormService::Stub::ListSessions, ToMessage(request), deadline, "");
+  }
+
+  absl::StatusOr<Session> CloneSession(const CloneSessionRequest& request, absl::Time deadline) override {
+    return Call<Session>(&v1::BatchNormService::Stub::CloneSession, ToMessage(request), deadline, request.name);
+  }
+
+  absl::StatusOr<Session> SetMode(const SetModeRequest& request, absl::Time deadline) override {
+    return Call<Session>(&v1::BatchNormService::Stub::SetMode, ToMessage(request), deadline, request.name);
+  }
+
+  absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) override {
+    return Call<Session>(&v1::BatchNormService::Stub::SetParameters, ToMessage(request), deadline, request.name);
+  }
+
+  absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) override {
+    grpc::ClientContext context;
+    Prepare(context, deadline, request.name);
+    v1::DeleteSessionReply reply;
+    return FromGrpcStatus(stub_->DeleteSession(&context, ToMessage(request), &reply));
+  }
+
+  absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request, absl::Time deadline) override {
+    absl::StatusOr<grpc::ByteBuffer> message = EncodeForwardRequest(request);
+    if (!message.ok()) return message.status();
+    absl::StatusOr<grpc::ByteBuffer> reply = RawCall(kForwardMethod, *message, deadline, request.name);
+    if (!reply.ok()) return reply.status();
+    return DecodeForwardReply(*reply);
+  }
+
+  absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, absl::Time deadline) override {
+    return Call<SessionStats>(&v1::BatchNormService::Stub::GetStats, ToMessage(request), deadline, request.name);
+  }
+
+  absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) override {
+    return Call<ServerInfo>(&v1::BatchNormService::Stub::GetServerInfo, v1::GetServerInfoRequest(), deadline, "");
+  }
+
+  absl::StatusOr<Health> CheckHealth(const std::string& service, absl::Time deadline) override {
+    // HealthCheckRequest{service = 1} and HealthCheckResponse{status = 1} are written out: the messages are not part
+    // of gRPC's installed library.
+    std::string request;
+    if (!service.empty()) request = std::string("\x0a") + static_cast<char>(service.size() & 0x7f) + service;
+    if (service.size() > 127) return absl::InvalidArgumentError("service: at most 127 bytes");
+    const grpc::Slice slice(request);
+    absl::StatusOr<grpc::ByteBuffer> reply = RawCall(kHealthMethod, grpc::ByteBuffer(&slice, 1), deadline, "");
+    if (!reply.ok()) return reply.status();
+    grpc::Slice whole;
+    if (!reply->DumpToSingleSlice(&whole).ok()) return absl::InternalError("the health reply cannot be read");
+    if (whole.size() < 2 || whole.begin()[0] != 0x08) return Health::kUnknown;  // 0 is not sent
+    const uint8_t status = whole.begin()[1];
+    return status == 1 ? Health::kServing : status == 2 ? Health::kNotServing : Health::kUnknown;
+  }
+
+ private:
+  // One attempt of a call of messages.
+  template <typename Result, typename Request, typename Reply>
+  absl::StatusOr<Result> Call(grpc::Status (v1::BatchNormService::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                                                 Reply*),
+                              const Request& request, absl::Time deadline, const std::string& session) {
+    grpc::ClientContext context;
+    Prepare(context, deadline, session);
+    Reply reply;
+    const grpc::Status status = (stub_.get()->*method)(&context, request, &reply);
+    if (!status.ok()) return FromGrpcStatus(status);
+    return FromMessage(reply);
+  }
+
+  // One attempt of a call of bytes.
+  absl::StatusOr<grpc::ByteBuffer> RawCall(const char* method, const grpc::ByteBuffer& request, absl::Time deadline,
+                                           const std::string& session) {
+    grpc::ClientContext context;
+    Prepare(context, deadline, session);
+    grpc::ByteBuffer reply;
+    grpc::Status status;
+    absl::Notification done;
+    generic_stub_.UnaryCall(&context, method, grpc::StubOptions(), &request, &reply, [&](grpc::Status result) {
+      status = std::move(result);
+      done.Notify();
+    });
+    done.WaitForNotification();
+    if (!status.ok()) return FromGrpcStatus(status);
+    return reply;
+  }
+
+  const std::unique_ptr<v1::BatchNormService::Stub> stub_;
+  grpc::GenericStub generic_stub_;
+};
+
+}  // namespace
+
+std::shared_ptr<Connection> MakeGrpcConnection(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);
+  arguments.SetMaxSendMessageSize(-1);
+  // Repetitions are RetryLoop's, which knows what may be repeated; gRPC's buffer is too small for tensors.
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  // Come back soon after a server that starts again.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  return MakeGrpcConnection(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+}
+
+std::shared_ptr<Connection> MakeGrpcConnection(std::shared_ptr<grpc::Channel> channel) {
+  return std::make_shared<GrpcConnection>(std::move(channel));
+}
+
+}  // namespace normserve::client

@@ -1,0 +1,36 @@
+// Between the library's own types and the protocol's messages. Internal: not installed.
+#pragma once
+
+#include <grpcpp/support/status.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "normserve/connection.h"
+#include "normserve/v1/batch_norm_service.pb.h"
+#include "normserve/v1/session.pb.h"
+
+namespace normserve::client {
+
+// Code and text unchanged; details as payloads (error_info.h).
+absl::Status FromGrpcStatus(const grpc::Status& status);
+
+v1::CreateSessionRequest ToMessage(const CreateSessionRequest& request);
+v1::ListSessionsRequest ToMessage(const ListSessionsRequest& request);
+v1::CloneSessionRequest ToMessage(const CloneSessionRequest& request);
+v1::SetModeRequest ToMessage(const SetModeRequest& request);
+v1::SetParametersRequest ToMessage(const SetParametersRequest& request);
+v1::DeleteSessionRequest ToMessage(const DeleteSessionRequest& request);
+v1::GetStatsRequest ToMessage(const GetStatsRequest& request);
+// Everything but the input.
+v1::ForwardRequest ToMessage(const ForwardRequest& request);
+
+Session FromMessage(const v1::Session& message);
+// Of the one session asked for. INTERNAL: the reply holds none.
+absl::StatusOr<Session> FromMessage(const v1::SetModeReply& message);
+absl::StatusOr<SessionStats> FromMessage(const v1::GetStatsReply& message);
+ListSessionsReply FromMessage(const v1::ListSessionsReply& message);
+ServerInfo FromMessage(const v1::ServerInfo& message);
+// Everything but the output.
+ForwardResult FromMessage(const v1::ForwardReply& message);
+
+}  // namespace normserve::client

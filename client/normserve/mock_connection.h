@@ -1,0 +1,27 @@
+// A Connection for tests with GoogleMock. Needs gmock, which the library itself does not.
+#pragma once
+
+#include <gmock/gmock.h>
+
+#include <string>
+
+#include "normserve/connection.h"
+
+namespace normserve::client {
+
+class MockConnection : public Connection {
+ public:
+  MOCK_METHOD(absl::StatusOr<Session>, CreateSession, (const CreateSessionRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<Session>, GetSession, (const std::string&, bool, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<ListSessionsReply>, ListSessions, (const ListSessionsRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<Session>, CloneSession, (const CloneSessionRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<Session>, SetMode, (const SetModeRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<Session>, SetParameters, (const SetParametersRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::Status, DeleteSession, (const DeleteSessionRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<ForwardResult>, Forward, (const ForwardRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<SessionStats>, GetStats, (const GetStatsRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<ServerInfo>, GetServerInfo, (absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<Health>, CheckHealth, (const std::string&, absl::Time), (override));
+};
+
+}  // namespace normserve::client

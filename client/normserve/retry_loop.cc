@@ -1,0 +1,33 @@
+#include "normserve/retry_loop.h"
+
+#include <algorithm>
+
+#include "absl/random/random.h"
+#include "normserve/error_info.h"
+
+namespace normserve::client {
+namespace {
+
+// Whether a repetition may end better.
+bool IsTransient(const absl::Status& status) {
+  return absl::IsUnavailable(status) || (absl::IsResourceExhausted(status) && GetRetryDelay(status).has_value());
+}
+
+}  // namespace
+
+RetryLoop::RetryLoop(const RetryPolicy& policy, absl::Time deadline, bool repeatable)
+    : policy_(policy), deadline_(deadline), repeatable_(repeatable), backoff_(policy.initial_backoff) {}
+
+std::optional<absl::Duration> RetryLoop::NextDelay(const absl::Status& status, absl::Time now) {
+  ++attempts_;
+  if (!repeatable_ || attempts_ >= policy_.max_attempts || !IsTransient(status)) return std::nullopt;
+  absl::BitGen random;
+  absl::Duration delay = backoff_ * absl::Uniform(absl::IntervalClosed, random, 0.5, 1.0);
+  backoff_ = std::min(backoff_ * policy_.multiplier, policy_.max_backoff);
+  // The server's word is the least; the jitter keeps its callers from coming back all at once.
+  delay += std::max(absl::ZeroDuration(), GetRetryDelay(status).value_or(absl::ZeroDuration()));
+  if (now + delay >= deadline_) return std::nullopt;
+  return delay;
+}
+
+}  // namespace normserve::client

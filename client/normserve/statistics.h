@@ -1,0 +1,36 @@
+// Statistics of data and of layers, in double precision.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace normserve::client {
+
+// How many values there were and, per channel, where they lie and how far they spread. Merge two with Chan's formula;
+// never average variances.
+struct Moments {
+  int64_t count = 0;         // values per channel
+  std::vector<double> mean;  // [C]
+  std::vector<double> m2;    // [C], sum over the values of (value - mean)^2
+
+  // What training normalises with: m2 / count. Needs count >= 1.
+  double BiasedVariance(size_t channel) const { return m2[channel] / static_cast<double>(count); }
+  // What training folds into the running variance: m2 / (count - 1). Needs count >= 2.
+  double UnbiasedVariance(size_t channel) const { return m2[channel] / static_cast<double>(count - 1); }
+};
+
+// What evaluation normalises with, and training updates.
+struct RunningStatistics {
+  std::vector<double> running_mean;  // [C]; a new session has 0
+  std::vector<double> running_var;   // [C], >= 0; a new session has 1
+  int64_t num_batches_tracked = 0;   // training batches folded in so far
+};
+
+// What follows the normalisation: y = normalised * weight + bias.
+struct Parameters {
+  std::vector<float> weight;  // [C], gamma; empty at creation: 1, in SetParameters: left as it is
+  std::vector<float> bias;    // [C], beta; empty at creation: 0, in SetParameters: left as it is
+};
+
+}  // namespace normserve::client

@@ -1,0 +1,26 @@
+// Tensors as callers hold them: float32, dense, row-major, [N, C, *].
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace normserve::client {
+
+// A tensor that somebody else owns. Both spans must stay valid and unchanged during the call they are given to; the
+// library keeps no reference afterwards. The server checks that the product of `shape` is `values.size()`.
+struct TensorView {
+  absl::Span<const int64_t> shape;   // [N, C, *]
+  absl::Span<const float> values;    // row-major
+};
+
+// A tensor that owns its values.
+struct Tensor {
+  std::vector<int64_t> shape;  // [N, C, *]
+  std::vector<float> values;   // row-major, as many as the product of shape
+
+  operator TensorView() const { return {shape, values}; }
+};
+
+}  // namespace normserve::client

@@ -36,6 +36,17 @@ if(NORMSERVE_TESTS)
   # Debian's own interpreter: python3-torch and python3-grpcio are packages for it.
   set(Python3_EXECUTABLE /usr/bin/python3)
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  if(NORMSERVE_SERVER)
+    # Two independent drivers that need no GPU: packages mesa-vulkan-drivers and chromium-common.
+    find_file(LAVAPIPE_ICD NAMES lvp_icd.x86_64.json lvp_icd.aarch64.json lvp_icd.json
+              PATHS /usr/share/vulkan/icd.d NO_DEFAULT_PATH REQUIRED)
+    find_file(SWIFTSHADER_ICD vk_swiftshader_icd.json
+              PATHS /usr/lib/chromium /usr/share/chromium NO_DEFAULT_PATH REQUIRED)
+    set(NORMSERVE_TEST_ICDS ${LAVAPIPE_ICD}:${SWIFTSHADER_ICD} CACHE STRING
+        "Driver manifests that the Vulkan tests run on, separated by ':'")
+    # Goes into the ENVIRONMENT of every test that opens a device.
+    set(NORMSERVE_TEST_DRIVERS VK_ICD_FILENAMES=${NORMSERVE_TEST_ICDS} VK_DRIVER_FILES=${NORMSERVE_TEST_ICDS})
+  endif()
 endif()
 if(NORMSERVE_BENCHMARKS)
   find_package(benchmark REQUIRED)

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
 #include <map>
 #include <memory>
 #include <utility>
@@ -15,6 +14,8 @@
 #include "kernels/vulkan/device.h"
 
 namespace normserve::vulkan {
+
+class BufferSlab;
 
 struct BufferPoolOptions {
   // Most bytes held from the device, lent and idle together. 0: three quarters of the heap of device buffers.
@@ -63,21 +64,26 @@ class BufferPool {
 
  private:
   friend class Buffer;
-  struct Slab;
-  using SlabList = std::list<std::unique_ptr<Slab>>;
-  // Idle blocks of one class, the last returned at the back.
-  using IdleBlocks = std::vector<PooledBlock*>;
+  using SlabList = std::vector<std::unique_ptr<BufferSlab>>;
   using ClassKey = std::pair<BufferUsage, uint64_t>;
 
   BufferPool(Device& device, const BufferPoolOptions& options, uint64_t max_total_bytes);
 
+  // The class to serve `size_bytes` from; no larger than one allocation may be.
+  uint64_t ClassBytes(uint64_t size_bytes) const;
+  PooledBlock* TakeIdleBlock(const ClassKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Adds a slab of the class and takes its first block. Gives idle slabs back where that makes room.
+  absl::StatusOr<PooledBlock*> TakeNewBlock(const ClassKey& key);
+  // Sets `bytes` of max_total_bytes_ aside, giving idle slabs back where that makes room.
+  absl::Status Reserve(uint64_t bytes);
   void Release(PooledBlock* block);
-  absl::StatusOr<std::unique_ptr<Slab>> AllocateSlab(uint64_t class_bytes, uint64_t num_blocks, BufferUsage usage);
-  PooledBlock* TakeIdle(const ClassKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Takes wholly idle slabs out of the pool, longest idle first, until at most `idle_bytes` are idle.
-  SlabList TakeIdleSlabs(uint64_t idle_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Free(SlabList slabs);
-  void CheckReusable(const PooledBlock& block) const;
+  // Takes wholly idle slabs out of the pool, longest idle first, until at most `idle_bytes` are idle and
+  // `total_bytes` held. The caller drops them without the lock.
+  SlabList TakeIdleSlabs(uint64_t idle_bytes, uint64_t total_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Drops slabs that TakeIdleSlabs gave.
+  void Free(SlabList slabs) const;
+  // OK if the device has done with `block`; ends the process if it has not; UNAVAILABLE if it is lost.
+  absl::Status CheckReusable(const PooledBlock& block) const;
   void Poison(const PooledBlock& block) const;
 
   Device& device_;
@@ -86,10 +92,11 @@ class BufferPool {
 
   mutable absl::Mutex mu_;
   SlabList slabs_ ABSL_GUARDED_BY(mu_);
-  std::map<ClassKey, IdleBlocks> idle_ ABSL_GUARDED_BY(mu_);
+  // Idle blocks per class, the last returned, and so the warmest, at the back.
+  std::map<ClassKey, std::vector<PooledBlock*>> idle_ ABSL_GUARDED_BY(mu_);
   // Held from the device, with what is being allocated at the moment.
   uint64_t total_bytes_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;  // releases so far
   BufferPoolCounters counters_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -33,6 +33,7 @@ class CommandSlot {
  private:
   struct SetPool {
     VkDescriptorPool pool;
+    uint32_t num_descriptors;
     uint32_t sets_left;
     uint32_t descriptors_left;
   };

@@ -20,6 +20,7 @@ enum class BufferUsage {
 
 struct MemoryTypeChoice {
   uint32_t index = 0;
+  // Whether the host is to map it.
   bool host_visible = false;
   bool coherent = false;
 };

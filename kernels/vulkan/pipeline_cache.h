@@ -33,7 +33,7 @@ class PipelineCache {
 
  private:
   struct Entry {
-    absl::Mutex mu;
+    absl::Mutex mu;  // taken before the cache's own
     std::unique_ptr<ComputePipeline> pipeline ABSL_GUARDED_BY(mu);
   };
   using Key = std::pair<std::string, std::vector<uint32_t>>;
@@ -41,6 +41,7 @@ class PipelineCache {
   Device& device_;
   mutable absl::Mutex mu_;
   std::map<Key, std::unique_ptr<Entry>> entries_ ABSL_GUARDED_BY(mu_);
+  size_t num_pipelines_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace normserve::vulkan

@@ -60,7 +60,7 @@ class CommandRecorder {
   void Dispatch(const ComputePipeline& pipeline, absl::Span<const BufferBinding> bindings,
                 absl::Span<const std::byte> push_constants, std::array<uint32_t, 3> groups);
 
-  // Copies `size` bytes (multiples of nothing; >= 1).
+  // Copies `size` >= 1 bytes; nothing need be aligned.
   void CopyBuffer(const std::shared_ptr<Buffer>& source, uint64_t source_offset,
                   const std::shared_ptr<Buffer>& destination, uint64_t destination_offset, uint64_t size);
 
@@ -83,6 +83,9 @@ class CommandRecorder {
   PooledCommandSlot slot_;
   std::vector<std::shared_ptr<Buffer>> buffers_;
   absl::Status status_;
+  // Of the dispatch at hand; members only so that their memory is used again.
+  std::vector<VkDescriptorBufferInfo> infos_;
+  std::vector<VkWriteDescriptorSet> writes_;
 };
 
 }  // namespace normserve::vulkan

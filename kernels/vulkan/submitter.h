@@ -59,9 +59,13 @@ class Submitter {
     std::vector<Job> jobs;
   };
 
-  Submitter(Device& device, SubmitterOptions options);
+  Submitter(Device& device, SubmitterOptions options, uint64_t last_value);
   void SubmitLoop();
   void CompletionLoop();
+  bool SubmitThreadHasWork() const ABSL_SHARED_LOCKS_REQUIRED(mu_) { return stopping_ || !waiting_.empty(); }
+  bool CompletionThreadHasWork() const ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return submit_thread_ended_ || !in_flight_.empty();
+  }
   absl::Status SubmitBatch(Batch& batch);
   absl::Status WaitForBatch(const Batch& batch);
 
@@ -73,8 +77,8 @@ class Submitter {
   absl::Mutex mu_;
   std::vector<Job> waiting_ ABSL_GUARDED_BY(mu_);
   std::deque<Batch> in_flight_ ABSL_GUARDED_BY(mu_);
-  bool stopping_ ABSL_GUARDED_BY(mu_) = false;         // no more Submit
-  bool submitting_done_ ABSL_GUARDED_BY(mu_) = false;  // the submit thread has ended
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;  // no more Submit
+  bool submit_thread_ended_ ABSL_GUARDED_BY(mu_) = false;
 
   std::thread submit_thread_;
   std::thread completion_thread_;

@@ -73,7 +73,7 @@ PLAN = contract.planned_numbers("""\
 # What is done to the fixture, and a part of the sentence that must report it.
 BREAKS = [
     ("field removed", "  string name = 1;\n", "", "field normserve.v1.Request 1"),
-    ("field removed and its number reserved", "  string name = 1;\n", "  reserved 1;\n", "field normserve.v1.Request 1"),
+    ("field removed and its number reserved", "  string name = 1;\n", "  reserved 1;\n", "Request 1 (name: string) is gone"),
     ("field renumbered", "string name = 1;", "string name = 9;", "field normserve.v1.Request 1"),
     ("field retyped", "string name = 1;", "bytes name = 1;", "was 'name: string', is 'name: bytes'"),
     ("field renamed", "string name = 1;", "string title = 1;", "is 'title: string'"),
@@ -88,7 +88,7 @@ BREAKS = [
     ("oneof renamed", "oneof choice", "oneof option", "in oneof option"),
     ("map retyped", "map<string, int32>", "map<string, int64>", "map<string, int64>"),
     ("number un-reserved", "  reserved 7;\n", "", "number 7 is no longer reserved"),
-    ("number of a deleted field used", "  reserved 8;\n", "  string deleted_again = 8;\n", "number 8 is kept for nothing"),
+    ("number of a deleted field used", "  reserved 8;\n", "  string again = 8;\n", "number 8 is kept for nothing"),
     ("kept number used for something else", "  reserved 7;\n", "  string other = 7;\n",
      "number 7 is kept for later, not for other"),
     ("reserved name removed", '  reserved "deleted";\n', "", "reserved-name normserve.v1.Request deleted"),
@@ -191,7 +191,8 @@ class TheComparison(unittest.TestCase):
     def test_sees_each_missing_comment(self):
         self.assertEqual(contract.uncommented(compile_text(FIXTURE)), [])
         for comment, name in [("// A service.\n", "normserve.v1.S"), ("  // Asks.\n", "normserve.v1.S.Ask"),
-                              ("// A request.\n", "normserve.v1.Request"), ("  // A name.\n", "normserve.v1.Request.name"),
+                              ("// A request.\n", "normserve.v1.Request"),
+                              ("  // A name.\n", "normserve.v1.Request.name"),
                               ("    // The second.\n", "normserve.v1.Request.second"),
                               ("  // Inside.\n", "normserve.v1.Reply.Inner"),
                               ("    // A value.\n", "normserve.v1.Reply.Inner.value"),

@@ -1,0 +1,161 @@
+"""A real server process for tests: on a free port, stopped whatever happens, its log shown when a test fails."""
+
+import ctypes
+import glob
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, os.environ.get("NORMSERVE_STUBS", "build/release/python"))
+
+# pylint: disable=wrong-import-position
+import grpc
+import numpy as np
+
+from normserve.v1 import batch_norm_service_pb2 as pb
+from normserve.v1 import batch_norm_service_pb2_grpc as pb_grpc
+from normserve.v1 import session_pb2, statistics_pb2, tensor_pb2
+
+START_SECONDS = 120  # a driver may compile its shaders first
+STOP_SECONDS = 60
+
+ENGINE = os.environ.get("NORMSERVE_TEST_ENGINE", "lavapipe")
+
+# Where Debian's packages put the drivers' manifests.
+_MANIFESTS = {
+    "lavapipe": ["/usr/share/vulkan/icd.d/lvp_icd*.json"],
+    "swiftshader": ["/usr/lib/chromium/vk_swiftshader_icd.json", "/usr/lib/chromium*/vk_swiftshader_icd.json"],
+}
+
+
+def driver_environment(engine):
+    """The environment variables that leave the Vulkan loader one driver; none for the reference engine."""
+    if engine == "reference":
+        return {}
+    for pattern in _MANIFESTS[engine]:
+        for manifest in sorted(glob.glob(pattern)):
+            # The older name is what Debian 12's loader knows; the newer one wins where it is set.
+            return {"VK_ICD_FILENAMES": manifest, "VK_DRIVER_FILES": manifest}
+    raise FileNotFoundError(f"no {engine} on this machine: none of {_MANIFESTS[engine]}; "
+                            "install mesa-vulkan-drivers and chromium-common")
+
+
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+class ServerProcess:
+    """A server on a port of its own. Use as a context manager; `stub` speaks to it."""
+
+    def __init__(self, engine=ENGINE, flags=()):
+        self.engine = engine
+        self._flags = list(flags)
+        self._process = None
+        self._scratch = None
+        self.channel = None
+        self.stub = None
+        self.address = None
+
+    def __enter__(self):
+        self._scratch = tempfile.TemporaryDirectory()
+        folder = pathlib.Path(self._scratch.name)
+        port_file, self._log = folder / "port", folder / "log"
+        kind = "reference" if self.engine == "reference" else "vulkan"
+        command = [os.environ["NORMSERVE_SERVER_PROGRAM"], "--listen", "127.0.0.1:0", "--port-file", str(port_file),
+                   "--engine", kind, *self._flags]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("NORMSERVE_")}
+        environment.update(driver_environment(self.engine))
+        with open(self._log, "wb") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                             env=environment, preexec_fn=_die_with_parent)
+        try:
+            self.address = f"127.0.0.1:{self._wait_for_port(port_file)}"
+            self.channel = grpc.insecure_channel(self.address, options=[
+                ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)])
+            self.stub = pb_grpc.BatchNormServiceStub(self.channel)
+            grpc.channel_ready_future(self.channel).result(START_SECONDS)
+        except BaseException:
+            self._kill()
+            self.show_log()
+            self._scratch.cleanup()
+            raise
+        return self
+
+    def _wait_for_port(self, port_file):
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if port_file.exists() and port_file.read_text().strip():
+                return int(port_file.read_text())
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the server ended with {self._process.returncode} before it listened")
+            time.sleep(0.02)
+        raise TimeoutError(f"no port after {START_SECONDS} s")
+
+    def __exit__(self, kind, value, trace):
+        self.channel.close()
+        code = None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                code = self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._kill()
+        else:
+            code = self._process.returncode
+        if kind is not None or code != 0:
+            self.show_log()
+        self._scratch.cleanup()
+        if kind is None and code != 0:
+            raise RuntimeError(f"the server ended with {code} (None: it had to be killed)")
+        return False
+
+    def _kill(self):
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+    def show_log(self):
+        text = self._log.read_text(errors="replace")
+        print(f"--- the server's log ({self.engine}), its end:\n{text[-6000:]}\n---", file=sys.stderr)
+
+
+class ServerTestCase(unittest.TestCase):
+    """Tests that share one server; its log is shown with each that fails."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.enterClassContext(ServerProcess())
+        cls.stub = cls.server.stub
+
+    def run(self, result=None):
+        def failed():
+            return len(result.failures) + len(result.errors)
+
+        before = failed()
+        super().run(result)
+        if failed() > before:
+            self.server.show_log()
+
+
+def tensor(array):
+    """A numpy array as a message."""
+    array = np.ascontiguousarray(array, dtype="<f4")
+    return tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=array.shape,
+                             layout=tensor_pb2.LAYOUT_CHANNELS_FIRST, data=array.tobytes())
+
+
+def array(message):
+    """A message as a numpy array."""
+    return np.frombuffer(message.data, dtype="<f4").reshape(tuple(message.shape))
+
+
+def statistics_of(stub, name):
+    """The RunningStatistics of one session."""
+    reply = stub.GetStats(pb.GetStatsRequest(name=name))
+    assert len(reply.sessions) == 1, reply
+    return reply.sessions[0].statistics

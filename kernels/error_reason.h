@@ -26,6 +26,7 @@ enum class ErrorReason {
   kDeviceMemory,
   kDeviceLost,
   kDraining,
+  kAnswerDropped,
 };
 
 // "SHAPE_MISMATCH" and so on.

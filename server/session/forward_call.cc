@@ -1,0 +1,229 @@
+#include "server/session/forward_call.h"
+
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/error_reason.h"
+#include "server/session/field_error.h"
+#include "server/session/session_errors.h"
+
+namespace normserve {
+namespace {
+
+absl::Status ShapeMismatch(absl::string_view field, absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kShapeMismatch, message,
+                   {{"field", std::string(field)}});
+}
+
+// Dimensions and payload agree; nothing is allocated before this.
+absl::StatusOr<BatchShape> CheckTensor(const ForwardRequest& request) {
+  auto shape = BatchShape::FromDimensions(request.dimensions);
+  if (!shape.ok()) return shape.status();
+  int64_t size_bytes = 0;
+  for (const auto& piece : request.pieces) size_bytes += static_cast<int64_t>(piece.size());
+  if (size_bytes != shape->SizeBytes()) {
+    return ShapeMismatch("input.data", absl::StrCat("input.data has ", size_bytes, " bytes, input.shape ",
+                                                    DimensionsText(request.dimensions), " of FLOAT32 takes ",
+                                                    shape->SizeBytes(), ": send 4 bytes for each value"));
+  }
+  return shape;
+}
+
+absl::Status CheckChannels(const ForwardRequest& request, const BatchShape& shape, int64_t num_features) {
+  if (shape.num_features == num_features) return absl::OkStatus();
+  const absl::string_view rest = request.dimensions.size() > 2 ? ", ...]" : "]";
+  return ShapeMismatch("input.shape", absl::StrCat("input has ", shape.num_features, " channels, session \"",
+                                                   request.name, "\" has ", num_features, ": send [N, ", num_features,
+                                                   rest, "; input.shape is ", DimensionsText(request.dimensions)));
+}
+
+absl::Status CheckGiven(const Moments& given, int64_t num_features) {
+  if (given.count < 1)
+    return FieldError("given.count", absl::StrCat("given.count is ", given.count, ": send 1 or more"));
+  if (absl::Status status = CheckVector<double>("given.mean", given.mean, num_features); !status.ok()) return status;
+  return CheckNonNegative("given.m2", given.m2, num_features);
+}
+
+}  // namespace
+
+void ForwardCall::Start(const SessionRegistry& registry, Engine& engine, ForwardRequest request,
+                        IsCancelled is_cancelled, ForwardReplied replied) {
+  if (absl::Status status = CheckGuardFields(request.guard); !status.ok()) return std::move(replied)(status);
+  auto session = registry.Find(request.name);
+  if (!session.ok()) return std::move(replied)(session.status());
+  auto shape = CheckTensor(request);
+  if (!shape.ok()) return std::move(replied)(shape.status());
+  const int64_t num_features = (*session)->Snapshot()->config.num_features;
+  absl::Status status = CheckChannels(request, *shape, num_features);
+  if (status.ok() && request.normalize_with == NormalizedWith::kGiven) {
+    status = CheckGiven(request.given, num_features);
+  }
+  if (!status.ok()) return std::move(replied)(status);
+  std::shared_ptr<ForwardCall> call(new ForwardCall(engine, *std::move(session), *shape, std::move(request),
+                                                    std::move(is_cancelled), std::move(replied)));
+  call->Run();
+}
+
+ForwardCall::ForwardCall(Engine& engine, std::shared_ptr<Session> session, BatchShape shape, ForwardRequest request,
+                         IsCancelled is_cancelled, ForwardReplied replied)
+    : engine_(engine),
+      session_(std::move(session)),
+      shape_(shape),
+      request_(std::move(request)),
+      is_cancelled_(std::move(is_cancelled)),
+      replied_(std::move(replied)) {}
+
+void ForwardCall::Run() {
+  Session::Admission admission = session_->Admit(request_.guard.request_id);
+  if (admission.is_remembered) {
+    fingerprint_ = FingerprintOf(request_);
+    auto answer = session_->Recall(request_.guard.request_id, fingerprint_);
+    if (!answer.ok()) return Fail(answer.status());
+    if (answer->has_value()) return RunAgain(**answer);
+  }
+  RunFirst(std::move(admission.snapshot));
+}
+
+void ForwardCall::RunFirst(std::shared_ptr<const SessionState> snapshot) {
+  if (absl::Status status = Resolve(std::move(snapshot)); !status.ok()) return Fail(std::move(status));
+  const ForwardAnswer unchanged{.generation = snapshot_->generation,
+                                .snapshot_generation = snapshot_->generation,
+                                .num_batches_tracked = snapshot_->num_batches_tracked,
+                                .normalized_with = normalized_with_};
+  if (shape_.batch_size == 0) {
+    return ReplyWith(unchanged, /*updated=*/false, ForwardResult{.moments = Moments{}});
+  }
+  std::shared_ptr<const NormalizationStatistics> given;
+  if (normalized_with_ == NormalizedWith::kRunning) given = snapshot_->running;
+  if (normalized_with_ == NormalizedWith::kGiven) given = GivenStatistics();
+  if (!updates_) {
+    return Submit(snapshot_->parameters, std::move(given), request_.return_batch_moments,
+                  [unchanged](ForwardCall& call, ForwardResult result) {
+                    call.ReplyWith(unchanged, /*updated=*/false, std::move(result));
+                  });
+  }
+  Submit(snapshot_->parameters, std::move(given), /*want_moments=*/true, [](ForwardCall& call, ForwardResult result) {
+    call.result_ = std::move(result);
+    call.OnePartDone();
+  });
+  // While the device works.
+  if (!request_.guard.request_id.empty()) fingerprint_ = FingerprintOf(request_);
+  OnePartDone();
+}
+
+void ForwardCall::RunAgain(const ForwardAnswer& answer) {
+  if (answer.parameters == nullptr) {
+    return Fail(AnswerDropped(session_->name(), request_.guard.request_id, answer.generation));
+  }
+  snapshot_ = session_->Snapshot();  // for epsilon, which is constant
+  std::shared_ptr<const NormalizationStatistics> given = answer.running;
+  if (answer.normalized_with == NormalizedWith::kGiven) given = GivenStatistics();
+  Submit(answer.parameters, std::move(given), request_.return_batch_moments,
+         [answer](ForwardCall& call, ForwardResult result) {
+           call.ReplyWith(answer, /*updated=*/true, std::move(result));
+         });
+}
+
+absl::Status ForwardCall::Resolve(std::shared_ptr<const SessionState> snapshot) {
+  snapshot_ = std::move(snapshot);
+  const bool trains = request_.mode.value_or(snapshot_->mode) == Mode::kTrain;
+  normalized_with_ = request_.normalize_with.value_or(trains ? NormalizedWith::kBatch : NormalizedWith::kRunning);
+  updates_ = request_.update.value_or(trains);
+  if (absl::Status status = CheckExpectations(request_.guard, session_->name(), session_->uid(), snapshot_->generation);
+      !status.ok()) {
+    return status;
+  }
+  return shape_.batch_size == 0 ? absl::OkStatus() : CheckCount();
+}
+
+absl::Status ForwardCall::CheckCount() const {
+  const bool uses_batch = updates_ || normalized_with_ == NormalizedWith::kBatch;
+  if (!uses_batch || shape_.ValuesPerChannel() > 1) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kBatchTooSmall,
+                   absl::StrCat("input.shape: Expected more than 1 value per channel when training, got input size "
+                                "torch.Size(",
+                                DimensionsText(request_.dimensions), "): send a larger batch or use mode EVAL"),
+                   {{"field", "input.shape"}});
+}
+
+std::shared_ptr<const NormalizationStatistics> ForwardCall::GivenStatistics() const {
+  const Moments& given = request_.given;
+  auto statistics = std::make_shared<NormalizationStatistics>();
+  statistics->mean = given.mean;
+  for (size_t c = 0; c < given.m2.size(); ++c) statistics->variance.push_back(given.BiasedVariance(c));
+  return statistics;
+}
+
+void ForwardCall::Submit(const std::shared_ptr<const AffineParameters>& parameters,
+                         std::shared_ptr<const NormalizationStatistics> given, bool want_moments,
+                         absl::AnyInvocable<void(ForwardCall&, ForwardResult) &&> next) {
+  ForwardJob job{.input = {.shape = shape_, .pieces = request_.pieces, .owner = request_.owner},
+                 .parameters = parameters,
+                 .epsilon = snapshot_->config.epsilon,
+                 .given = std::move(given),
+                 .want_moments = want_moments};
+  engine_.Forward(std::move(job),
+                  [self = shared_from_this(), next = std::move(next)](absl::StatusOr<ForwardResult> result) mutable {
+                    if (!result.ok()) return self->Fail(result.status());
+                    std::move(next)(*self, *std::move(result));
+                  });
+}
+
+void ForwardCall::OnePartDone() {
+  if (parts_missing_.fetch_sub(1, std::memory_order_acq_rel) == 1) Commit();
+}
+
+void ForwardCall::Commit() {
+  const Moments& moments = *result_->moments;
+  if (absl::Status status = CheckFinite(moments); !status.ok()) return Fail(std::move(status));
+  if (is_cancelled_()) return Fail(absl::CancelledError("cancelled before anything was changed"));
+  auto answer = session_->CommitForward(
+      request_.guard, fingerprint_,
+      ForwardCommit{.snapshot = snapshot_, .moments = moments, .normalized_with = normalized_with_});
+  if (!answer.ok()) return Fail(answer.status());
+  // A copy of this request may have been first, and computed with another state.
+  const bool same_inputs = answer->parameters == snapshot_->parameters &&
+                           (normalized_with_ != NormalizedWith::kRunning || answer->running == snapshot_->running) &&
+                           answer->normalized_with == normalized_with_;
+  if (!same_inputs) return RunAgain(*answer);
+  ReplyWith(*answer, /*updated=*/true, *std::move(result_));
+}
+
+absl::Status ForwardCall::CheckFinite(const Moments& moments) const {
+  for (size_t c = 0; c < moments.mean.size(); ++c) {
+    if (std::isfinite(moments.mean[c]) && std::isfinite(moments.m2[c])) continue;
+    const InputTensor input{.shape = shape_, .pieces = request_.pieces, .owner = request_.owner};
+    const auto found = FindNonFinite(input, static_cast<int64_t>(c));
+    const std::string what = found.has_value()
+                                 ? absl::StrCat("is ", found->value, " at sample ", found->index / shape_.spatial_size,
+                                                ", position ", found->index % shape_.spatial_size)
+                                 : std::string("has moments that overflow float32");
+    return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kNonFinite,
+                     absl::StrCat("input.data: channel ", c, " ", what,
+                                  "; nothing was folded in: send finite values, or use update NONE"),
+                     {{"field", "input.data"}, {"channel", absl::StrCat(c)}});
+  }
+  return absl::OkStatus();
+}
+
+void ForwardCall::ReplyWith(const ForwardAnswer& answer, bool updated, ForwardResult result) {
+  ForwardReply reply{.uid = session_->uid(),
+                     .generation = answer.generation,
+                     .snapshot_generation = answer.snapshot_generation,
+                     .num_batches_tracked = answer.num_batches_tracked,
+                     .normalized_with = answer.normalized_with,
+                     .updated = updated,
+                     .dimensions = request_.dimensions,
+                     .output = std::move(result.output)};
+  if (request_.return_batch_moments) reply.batch_moments = std::move(result.moments);
+  // The batch is not needed any more; the reply may take long to leave.
+  request_.pieces.clear();
+  request_.owner.reset();
+  std::move(replied_)(std::move(reply));
+}
+
+void ForwardCall::Fail(absl::Status status) { std::move(replied_)(std::move(status)); }
+
+}  // namespace normserve

@@ -1,0 +1,44 @@
+// One Forward: what is asked and what is answered.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/batch_norm.h"
+#include "server/session/change_guard.h"
+#include "server/session/request_memory.h"
+#include "server/session/session_config.h"
+
+namespace normserve {
+
+struct ForwardRequest {
+  std::string name;
+  ChangeGuard guard;
+  std::optional<Mode> mode;                      // unset: the session's
+  std::optional<NormalizedWith> normalize_with;  // unset: what the mode says
+  Moments given;                                 // if normalize_with is kGiven: mean, and m2 / count for variance
+  std::optional<bool> update;                    // unset: what the mode says
+  bool return_batch_moments = false;
+  // The batch, [N, C, *]: its dimensions as sent, and its bytes in pieces that `owner` keeps alive.
+  std::vector<int64_t> dimensions;
+  std::vector<absl::Span<const std::byte>> pieces;
+  std::shared_ptr<const void> owner;
+};
+
+// Of all that the request says but its id. Reads the whole batch.
+Fingerprint FingerprintOf(const ForwardRequest& request);
+
+struct ForwardReply {
+  std::string uid;
+  int64_t generation = 0;           // after the call
+  int64_t snapshot_generation = 0;  // of the state it was computed with
+  int64_t num_batches_tracked = 0;  // after the call
+  NormalizedWith normalized_with = NormalizedWith::kBatch;
+  bool updated = false;
+  std::optional<Moments> batch_moments;  // if they were asked for
+  std::vector<int64_t> dimensions;
+  OutputTensor output;  // empty for an empty batch
+};
+
+}  // namespace normserve

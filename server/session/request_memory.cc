@@ -1,0 +1,72 @@
+#include "server/session/request_memory.h"
+
+#include <utility>
+
+#include "kernels/check.h"
+
+namespace normserve {
+namespace {
+
+int64_t SizeBytes(const AffineParameters& parameters) {
+  return static_cast<int64_t>((parameters.weight.size() + parameters.bias.size()) * sizeof(float));
+}
+
+int64_t SizeBytes(const NormalizationStatistics& statistics) {
+  return static_cast<int64_t>((statistics.mean.size() + statistics.variance.size()) * sizeof(double));
+}
+
+}  // namespace
+
+RequestMemory::RequestMemory(size_t max_requests, int64_t max_vector_bytes)
+    : max_requests_(max_requests), max_vector_bytes_(max_vector_bytes) {}
+
+void RequestMemory::Remember(const std::string& request_id, const Fingerprint& fingerprint, Answer answer) {
+  if (request_id.empty()) return;
+  RetainVectors(answer);
+  const bool is_new = entries_.try_emplace(request_id, Entry{fingerprint, std::move(answer)}).second;
+  NORMSERVE_CHECK(is_new);
+  order_.push_back(request_id);
+  if (order_.size() > max_requests_) {
+    const auto oldest = entries_.find(order_.front());
+    DropVectors(oldest->second.answer);
+    entries_.erase(oldest);
+    order_.pop_front();
+    if (num_without_vectors_ > 0) --num_without_vectors_;
+  }
+  while (vector_bytes_ > max_vector_bytes_ && num_without_vectors_ < order_.size()) {
+    DropVectors(entries_.find(order_[num_without_vectors_++])->second.answer);
+  }
+}
+
+void RequestMemory::Retain(const void* vectors, int64_t size_bytes) {
+  Vectors& entry = vectors_[vectors];
+  if (entry.users++ == 0) {
+    entry.size_bytes = size_bytes;
+    vector_bytes_ += size_bytes;
+  }
+}
+
+void RequestMemory::Release(const void* vectors) {
+  const auto found = vectors_.find(vectors);
+  if (--found->second.users > 0) return;
+  vector_bytes_ -= found->second.size_bytes;
+  vectors_.erase(found);
+}
+
+void RequestMemory::RetainVectors(const Answer& answer) {
+  const auto* forward = std::get_if<ForwardAnswer>(&answer);
+  if (forward == nullptr) return;
+  if (forward->parameters != nullptr) Retain(forward->parameters.get(), SizeBytes(*forward->parameters));
+  if (forward->running != nullptr) Retain(forward->running.get(), SizeBytes(*forward->running));
+}
+
+void RequestMemory::DropVectors(Answer& answer) {
+  auto* forward = std::get_if<ForwardAnswer>(&answer);
+  if (forward == nullptr) return;
+  if (forward->parameters != nullptr) Release(forward->parameters.get());
+  if (forward->running != nullptr) Release(forward->running.get());
+  forward->parameters.reset();
+  forward->running.reset();
+}
+
+}  // namespace normserve

@@ -1,0 +1,97 @@
+// The answers to the last changes, so that a repeated request gets the first answer again and changes nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <variant>
+
+#include "absl/status/statusor.h"
+#include "kernels/batch_norm.h"
+#include "server/session/fingerprint.h"
+#include "server/session/session_errors.h"
+#include "server/session/session_state.h"
+
+namespace normserve {
+
+// What a Forward normalised with.
+enum class NormalizedWith { kBatch, kRunning, kGiven };
+
+// What it takes to give an updating Forward's answer again from the resent batch: its numbers, and the vectors that
+// its output was computed with. (Statistics given in the request come again with the repeat.)
+struct ForwardAnswer {
+  int64_t generation = 0;
+  int64_t snapshot_generation = 0;
+  int64_t num_batches_tracked = 0;
+  NormalizedWith normalized_with = NormalizedWith::kBatch;
+  std::shared_ptr<const AffineParameters> parameters;      // null: dropped, the output cannot be given again
+  std::shared_ptr<const NormalizationStatistics> running;  // set if normalized_with is kRunning
+};
+
+// A deleted session.
+struct Deletion {
+  std::string uid;
+  int64_t generation = 0;
+};
+
+using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion>;
+
+// Bounded twice: it forgets the oldest of more than `max_requests` requests, and where the vectors kept for Forwards
+// take more than `max_vector_bytes`, it drops those of the oldest (not the requests: they still change nothing).
+//
+// Not thread-safe: guarded by its owner's lock.
+class RequestMemory {
+ public:
+  RequestMemory(size_t max_requests, int64_t max_vector_bytes);
+
+  // The answer given to `request_id`; null if it is not remembered, and for the empty id. Valid until the next call.
+  // INVALID_ARGUMENT (REQUEST_ID_REUSED): the id was used with another payload.
+  template <typename Kind>
+  absl::StatusOr<const Kind*> Find(const std::string& request_id, const Fingerprint& fingerprint) const {
+    const auto found = entries_.find(request_id);
+    if (found == entries_.end()) return nullptr;
+    // The fingerprint holds the method, so another kind of answer is a collision: refused all the same.
+    const Kind* answer = std::get_if<Kind>(&found->second.answer);
+    if (answer == nullptr || found->second.fingerprint != fingerprint) return RequestIdReused(request_id);
+    return answer;
+  }
+
+  // Whether Find would find something, for those who want to compute the fingerprint only then.
+  bool Contains(const std::string& request_id) const { return entries_.contains(request_id); }
+
+  // Nothing for the empty id. The id must not be remembered yet.
+  void Remember(const std::string& request_id, const Fingerprint& fingerprint, Answer answer);
+
+  size_t size() const { return entries_.size(); }
+  int64_t vector_bytes() const { return vector_bytes_; }
+
+ private:
+  struct Entry {
+    Fingerprint fingerprint;
+    Answer answer;
+  };
+  // Vectors are counted once however many answers share them.
+  struct Vectors {
+    int64_t users = 0;
+    int64_t size_bytes = 0;
+  };
+
+  void Retain(const void* vectors, int64_t size_bytes);
+  void Release(const void* vectors);
+  void RetainVectors(const Answer& answer);
+  void DropVectors(Answer& answer);
+
+  const size_t max_requests_;
+  const int64_t max_vector_bytes_;
+
+  std::unordered_map<std::string, Entry> entries_;
+  std::deque<std::string> order_;   // oldest first
+  size_t num_without_vectors_ = 0;  // the first so many of order_ have dropped theirs
+  std::unordered_map<const void*, Vectors> vectors_;
+  int64_t vector_bytes_ = 0;
+};
+
+}  // namespace normserve

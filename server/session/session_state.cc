@@ -1,0 +1,15 @@
+#include "server/session/session_state.h"
+
+namespace normserve {
+namespace {
+
+// Names, counters, map nodes.
+constexpr int64_t kFixedBytes = 1024;
+// weight, bias: float; running mean, running variance: double.
+constexpr int64_t kBytesPerChannel = 2 * sizeof(float) + 2 * sizeof(double);
+
+}  // namespace
+
+int64_t StateSizeBytes(int64_t num_features) { return kFixedBytes + num_features * kBytesPerChannel; }
+
+}  // namespace normserve

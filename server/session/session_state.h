@@ -1,0 +1,43 @@
+// All that a session remembers of its batches; immutable once made.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+#include "kernels/batch_norm.h"
+#include "server/session/session_config.h"
+
+namespace normserve {
+
+// Shared as shared_ptr<const SessionState>. States of one session share the vectors that did not change.
+struct SessionState {
+  SessionConfig config;
+  Mode mode = Mode::kTrain;
+  std::shared_ptr<const AffineParameters> parameters;      // [C] each
+  std::shared_ptr<const NormalizationStatistics> running;  // [C] each
+  int64_t num_batches_tracked = 0;
+  // Changes the state has seen; never set back.
+  int64_t generation = 0;
+  // Raised when parameters or statistics are replaced: a batch computed under an older lineage is not folded.
+  int64_t lineage = 0;
+  absl::Time update_time;
+};
+
+// Bytes that a session of `num_features` channels is charged with: its four vectors and a fixed share.
+int64_t StateSizeBytes(int64_t num_features);
+
+// A session as it is described to clients, without the vectors of length C.
+struct SessionDescription {
+  std::string name;
+  std::string uid;
+  SessionConfig config;
+  Mode mode = Mode::kTrain;
+  int64_t generation = 0;
+  int64_t num_batches_tracked = 0;
+  absl::Time create_time;
+  absl::Time update_time;
+};
+
+}  // namespace normserve

@@ -1,0 +1,12 @@
+// The server's log: lines on stderr.
+#pragma once
+
+#include <string>
+
+namespace normserve {
+
+// `format` is "text" or "json" (one object a line), `level` one of spdlog's names. gRPC's own messages come out too, at
+// level debug.
+void SetUpLogging(const std::string& format, const std::string& level);
+
+}  // namespace normserve

@@ -1,0 +1,142 @@
+// normserve-server: batch normalisation over gRPC. The only place that chooses an engine.
+#include <pthread.h>
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <stdlib.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "kernels/engine.h"
+#include "kernels/reference_engine.h"
+#include "server/grpc_server.h"
+#include "server/logging.h"
+#include "server/rpc/batch_norm_service.h"
+#include "server/rpc/call_gate.h"
+#include "server/server_options.h"
+#include "server/session/session_registry.h"
+
+namespace normserve {
+namespace {
+
+// What the transport gets to send the last replies before their memory goes.
+constexpr absl::Duration kLastBytesTimeout = absl::Seconds(5);
+
+struct ChosenEngine {
+  std::unique_ptr<Engine> engine;
+  std::vector<DeviceDescription> devices;
+};
+
+absl::StatusOr<ChosenEngine> ChooseEngine(const ServerOptions& options) {
+  return ChosenEngine{.engine = std::make_unique<ReferenceEngine>()};
+}
+
+// SIGTERM and SIGINT, held back in every thread so that only Wait sees them. Made before any thread is started.
+class EndSignals {
+ public:
+  EndSignals() {
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGTERM);
+    sigaddset(&signals_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  }
+
+  // Waits for one; from then on the next ends the process at once.
+  int Wait() {
+    int number = 0;
+    sigwait(&signals_, &number);
+    pthread_sigmask(SIG_UNBLOCK, &signals_, nullptr);
+    return number;
+  }
+
+ private:
+  sigset_t signals_;
+};
+
+// Whole or not at all, as scripts wait for the file to appear.
+absl::Status WritePortFile(const std::string& path, const std::vector<std::string>& addresses) {
+  const std::string part = path + ".part";
+  std::ofstream file(part);
+  file << absl::StrJoin(addresses, "\n") << "\n";
+  file.close();
+  if (!file || std::rename(part.c_str(), path.c_str()) != 0) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot write the port file ", path, ": choose another with --port-file"));
+  }
+  return absl::OkStatus();
+}
+
+std::string DeviceInUse(const ChosenEngine& chosen) {
+  for (const DeviceDescription& device : chosen.devices) {
+    if (device.in_use) return absl::StrCat(device.name, " (", device.type, ", ", device.driver, ")");
+  }
+  return "none";
+}
+
+int Fail(const absl::Status& status) {
+  spdlog::error("{}", std::string(status.message()));
+  return EXIT_FAILURE;
+}
+
+int Serve(const ServerOptions& options, EndSignals& end_signals) {
+  auto chosen = ChooseEngine(options);
+  if (!chosen.ok()) return Fail(chosen.status());
+  SessionRegistry registry(options.session_limits);
+  auto gate = std::make_shared<CallGate>(options.max_in_flight_bytes);
+  ServerDescription description{.version = NORMSERVE_VERSION,
+                                .start_time = absl::Now(),
+                                .devices = chosen->devices,
+                                .max_message_bytes = options.max_message_bytes,
+                                .max_in_flight_bytes = options.max_in_flight_bytes};
+  auto service = std::make_unique<BatchNormServiceImpl>(registry, *chosen->engine, gate, std::move(description));
+  auto server = GrpcServer::Create(options, std::move(service), gate);
+  if (!server.ok()) return Fail(server.status());
+  const SessionLimits& limits = options.session_limits;
+  spdlog::info(
+      "normserve {} serves on {}; engine {}, device {}; limits: message {} bytes, in flight {} bytes, {} sessions, "
+      "state "
+      "{} bytes, {} channels",
+      NORMSERVE_VERSION, absl::StrJoin((*server)->addresses(), ", "), options.engine, DeviceInUse(*chosen),
+      options.max_message_bytes, options.max_in_flight_bytes, limits.max_sessions, limits.max_state_bytes,
+      limits.max_num_features);
+  if (!options.port_file.empty()) {
+    if (absl::Status status = WritePortFile(options.port_file, (*server)->addresses()); !status.ok()) {
+      (*server)->Drain(absl::ZeroDuration());
+      return Fail(status);
+    }
+  }
+
+  const int signal_number = end_signals.Wait();
+  spdlog::info("{}: draining, {} calls in work have {} to finish; a second signal ends at once",
+               signal_number == SIGTERM ? "SIGTERM" : "SIGINT", gate->num_calls(),
+               absl::FormatDuration(options.drain_timeout));
+  if (!(*server)->Drain(options.drain_timeout)) spdlog::warn("calls beyond --drain-timeout were cancelled");
+  server->reset();
+  if (!gate->WaitForBytes(kLastBytesTimeout)) {
+    // The transport still reads memory of the engine's, which must not go before it.
+    spdlog::warn("some replies were not taken by their clients");
+    spdlog::shutdown();
+    _Exit(EXIT_SUCCESS);
+  }
+  spdlog::info("ended");
+  return EXIT_SUCCESS;
+}
+
+}  // namespace
+}  // namespace normserve
+
+int main(int argc, char** argv) {
+  normserve::EndSignals end_signals;
+  const auto parsed = normserve::ParseServerOptions(argc, argv);
+  if (const auto* code = std::get_if<normserve::ExitCode>(&parsed)) return code->value;
+  const auto& options = std::get<normserve::ServerOptions>(parsed);
+  normserve::SetUpLogging(options.log_format, options.log_level);
+  return normserve::Serve(options, end_signals);
+}

@@ -1,0 +1,29 @@
+#include "server/rpc/server_info_message.h"
+
+namespace normserve {
+
+void WriteServerInfo(const ServerDescription& description, const SessionLimits& limits,
+                     const SessionRegistry::Usage& usage, v1::ServerInfo& message) {
+  message.set_version(description.version);
+  message.mutable_start_time()->set_seconds(absl::ToUnixSeconds(description.start_time));
+  for (const DeviceDescription& device : description.devices) {
+    v1::Device* entry = message.add_devices();
+    entry->set_name(device.name);
+    entry->set_uuid(device.uuid);
+    entry->set_type(device.type);
+    entry->set_driver(device.driver);
+    entry->set_api_version(device.api_version);
+    entry->set_in_use(device.in_use);
+    entry->set_reason(device.reason);
+  }
+  v1::Limits* written = message.mutable_limits();
+  written->set_max_message_bytes(description.max_message_bytes);
+  written->set_max_sessions(limits.max_sessions);
+  written->set_max_state_bytes(limits.max_state_bytes);
+  written->set_max_num_features(limits.max_num_features);
+  written->set_max_in_flight_bytes(description.max_in_flight_bytes);
+  message.set_num_sessions(usage.num_sessions);
+  message.set_state_bytes(usage.state_bytes);
+}
+
+}  // namespace normserve

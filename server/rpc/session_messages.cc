@@ -1,0 +1,124 @@
+#include "server/rpc/session_messages.h"
+
+#include "absl/strings/str_cat.h"
+#include "server/session/field_error.h"
+
+namespace normserve {
+namespace {
+
+void WriteTime(absl::Time time, google::protobuf::Timestamp& message) {
+  message.set_seconds(absl::ToUnixSeconds(time));
+  message.set_nanos(static_cast<int>((time - absl::FromUnixSeconds(message.seconds())) / absl::Nanoseconds(1)));
+}
+
+template <typename T, typename Field>
+void WriteVector(const std::vector<T>& values, size_t first, size_t count, Field& field) {
+  field.Add(values.begin() + static_cast<ptrdiff_t>(first), values.begin() + static_cast<ptrdiff_t>(first + count));
+}
+
+void WriteStatistics(const SessionState& state, size_t first, size_t count, v1::RunningStatistics& message) {
+  WriteVector(state.running->mean, first, count, *message.mutable_running_mean());
+  WriteVector(state.running->variance, first, count, *message.mutable_running_var());
+  message.set_num_batches_tracked(state.num_batches_tracked);
+}
+
+}  // namespace
+
+absl::StatusOr<std::optional<Mode>> ReadMode(int mode) {
+  switch (mode) {
+    case v1::MODE_UNSPECIFIED:
+      return std::optional<Mode>();
+    case v1::MODE_TRAIN:
+      return Mode::kTrain;
+    case v1::MODE_EVAL:
+      return Mode::kEval;
+    default:
+      return FieldError("mode", absl::StrCat("mode is ", mode, ": send MODE_TRAIN (1) or MODE_EVAL (2)"));
+  }
+}
+
+v1::Mode WriteMode(Mode mode) { return mode == Mode::kTrain ? v1::MODE_TRAIN : v1::MODE_EVAL; }
+
+absl::StatusOr<bool> ReadView(int view) {
+  switch (view) {
+    case v1::SESSION_VIEW_UNSPECIFIED:
+    case v1::SESSION_VIEW_BASIC:
+      return false;
+    case v1::SESSION_VIEW_FULL:
+      return true;
+    default:
+      return FieldError("view",
+                        absl::StrCat("view is ", view, ": send SESSION_VIEW_BASIC (1) or SESSION_VIEW_FULL (2)"));
+  }
+}
+
+absl::StatusOr<SessionDraft> ReadDraft(const v1::CreateSessionRequest& request) {
+  const auto mode = ReadMode(request.mode());
+  if (!mode.ok()) return mode.status();
+  SessionDraft draft{.name = request.name(), .request_id = request.request_id(), .mode = mode->value_or(Mode::kTrain)};
+  const v1::SessionConfig& config = request.config();
+  draft.config.num_features = config.num_features();
+  if (config.has_epsilon()) draft.config.epsilon = config.epsilon();
+  if (config.has_momentum()) draft.config.momentum = config.momentum();
+  const auto& parameters = request.parameters();
+  draft.parameters.weight.assign(parameters.weight().begin(), parameters.weight().end());
+  draft.parameters.bias.assign(parameters.bias().begin(), parameters.bias().end());
+  if (request.has_statistics()) {
+    const auto& statistics = request.statistics();
+    NormalizationStatistics& values = draft.statistics.emplace();
+    values.mean.assign(statistics.running_mean().begin(), statistics.running_mean().end());
+    values.variance.assign(statistics.running_var().begin(), statistics.running_var().end());
+    draft.num_batches_tracked = statistics.num_batches_tracked();
+  }
+  return draft;
+}
+
+void WriteDescription(const SessionDescription& description, v1::Session& message) {
+  message.set_name(description.name);
+  message.set_uid(description.uid);
+  message.mutable_config()->set_num_features(description.config.num_features);
+  message.mutable_config()->set_epsilon(description.config.epsilon);
+  message.mutable_config()->set_momentum(description.config.momentum);
+  message.set_mode(WriteMode(description.mode));
+  message.set_generation(description.generation);
+  message.set_num_batches_tracked(description.num_batches_tracked);
+  WriteTime(description.create_time, *message.mutable_create_time());
+  WriteTime(description.update_time, *message.mutable_update_time());
+}
+
+void WriteSession(const Session& session, bool with_vectors, v1::Session& message) {
+  const auto state = session.Snapshot();
+  WriteDescription(session.Describe(*state), message);
+  if (!with_vectors) return;
+  const size_t num_features = state->parameters->weight.size();
+  WriteVector(state->parameters->weight, 0, num_features, *message.mutable_parameters()->mutable_weight());
+  WriteVector(state->parameters->bias, 0, num_features, *message.mutable_parameters()->mutable_bias());
+  WriteStatistics(*state, 0, num_features, *message.mutable_statistics());
+}
+
+absl::Status WriteStats(const Session& session, const v1::ChannelRange& range, v1::SessionStatistics& message) {
+  const auto state = session.Snapshot();
+  const int64_t num_features = state->config.num_features;
+  if (range.first() < 0 || range.first() >= num_features) {
+    return FieldError("channel_range.first",
+                      absl::StrCat("channel_range.first is ", range.first(), ": session \"", session.name(),
+                                   "\" has channels 0 up to ", num_features - 1));
+  }
+  const int64_t rest = num_features - range.first();
+  if (range.count() < 0 || range.count() > rest) {
+    return FieldError("channel_range.count", absl::StrCat("channel_range.count is ", range.count(), ": from channel ",
+                                                          range.first(), " on session \"", session.name(), "\" has ",
+                                                          rest, " channels; 0 means all of them"));
+  }
+  const int64_t count = range.count() == 0 ? rest : range.count();
+  message.set_name(session.name());
+  message.set_uid(session.uid());
+  message.set_generation(state->generation);
+  message.set_mode(WriteMode(state->mode));
+  message.set_first_channel(range.first());
+  WriteStatistics(*state, static_cast<size_t>(range.first()), static_cast<size_t>(count),
+                  *message.mutable_statistics());
+  return absl::OkStatus();
+}
+
+}  // namespace normserve

@@ -1,0 +1,39 @@
+// Messages to the session domain's types and back.
+#pragma once
+
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "normserve/v1/batch_norm_service.pb.h"
+#include "server/session/change_guard.h"
+#include "server/session/session.h"
+#include "server/session/session_registry.h"
+
+namespace normserve {
+
+// Nothing for MODE_UNSPECIFIED. INVALID_ARGUMENT: a value that this server does not know.
+absl::StatusOr<std::optional<Mode>> ReadMode(int mode);
+v1::Mode WriteMode(Mode mode);
+
+// Whether vectors are asked for. INVALID_ARGUMENT: a value that this server does not know.
+absl::StatusOr<bool> ReadView(int view);
+
+absl::StatusOr<SessionDraft> ReadDraft(const v1::CreateSessionRequest& request);
+
+void WriteDescription(const SessionDescription& description, v1::Session& message);
+
+// Description, and with `with_vectors` parameters and statistics, all of one state.
+void WriteSession(const Session& session, bool with_vectors, v1::Session& message);
+
+// Of the channels asked for. INVALID_ARGUMENT: the range leaves the session's channels.
+absl::Status WriteStats(const Session& session, const v1::ChannelRange& range, v1::SessionStatistics& message);
+
+// The guards of any request that has all three.
+template <typename Request>
+ChangeGuard ReadGuard(const Request& request) {
+  ChangeGuard guard{.request_id = request.request_id(), .expected_uid = request.expected_uid()};
+  if (request.has_expected_generation()) guard.expected_generation = request.expected_generation();
+  return guard;
+}
+
+}  // namespace normserve

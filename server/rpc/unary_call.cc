@@ -1,0 +1,65 @@
+#include "server/rpc/unary_call.h"
+
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "server/rpc/grpc_status.h"
+#include "server/session/field_error.h"
+
+namespace normserve {
+namespace {
+
+constexpr char kSessionMetadataKey[] = "normserve-session";
+
+// What an operator should see without asking for it: the server's trouble, not a client's mistake.
+bool IsServersTrouble(absl::StatusCode code) {
+  return code == absl::StatusCode::kInternal || code == absl::StatusCode::kUnknown ||
+         code == absl::StatusCode::kDataLoss || code == absl::StatusCode::kUnavailable ||
+         code == absl::StatusCode::kResourceExhausted;
+}
+
+}  // namespace
+
+absl::Status UnaryCall::Enter(CallGate& gate) {
+  auto pass = gate.Enter();
+  if (!pass.ok()) return pass.status();
+  pass_ = *std::move(pass);
+  return absl::OkStatus();
+}
+
+absl::Status UnaryCall::CheckSession(absl::string_view name) {
+  session_ = std::string(name);
+  const auto& metadata = context_->client_metadata();
+  const auto [first, last] = metadata.equal_range(kSessionMetadataKey);
+  for (auto entry = first; entry != last; ++entry) {
+    const absl::string_view value(entry->second.data(), entry->second.size());
+    if (value == name) continue;
+    return FieldError(
+        "name", absl::StrCat("metadata ", kSessionMetadataKey, " is \"", absl::CHexEscape(value), "\", name is \"",
+                             absl::CHexEscape(name), "\": send them equal or leave the metadata out"));
+  }
+  return absl::OkStatus();
+}
+
+bool UnaryCall::IsCancelled() const {
+  return is_cancelled_.load(std::memory_order_relaxed) || context_->IsCancelled() ||
+         std::chrono::system_clock::now() >= context_->deadline();
+}
+
+void UnaryCall::Answer(const absl::Status& status) {
+  if (!status.ok()) LogFailure(status);
+  Finish(ToGrpcStatus(status));
+}
+
+void UnaryCall::LogFailure(const absl::Status& status) const {
+  const auto level = IsServersTrouble(status.code()) ? spdlog::level::warn : spdlog::level::debug;
+  if (!spdlog::should_log(level)) return;
+  const double milliseconds =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_).count();
+  spdlog::log(level, "{} session=\"{}\" peer={} took={:.1f}ms: {}: {}", method_, absl::CHexEscape(session_),
+              context_->peer(), milliseconds, absl::StatusCodeToString(status.code()),
+              absl::CHexEscape(std::string(status.message())));
+}
+
+}  // namespace normserve

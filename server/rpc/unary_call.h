@@ -1,0 +1,47 @@
+// The server's side of one unary call: let in, answered once, logged if it failed.
+#pragma once
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <atomic>
+#include <chrono>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "server/rpc/call_gate.h"
+
+namespace normserve {
+
+// Deletes itself when gRPC is done with the call, reply sent. Until then it counts as a call in work.
+class UnaryCall final : public grpc::ServerUnaryReactor {
+ public:
+  UnaryCall(grpc::CallbackServerContext* context, absl::string_view method) : context_(context), method_(method) {}
+
+  // Passes the gate. UNAVAILABLE (DRAINING).
+  absl::Status Enter(CallGate& gate);
+
+  // INVALID_ARGUMENT if the metadata key normserve-session is there and is not `name`. Remembers the name for the log.
+  absl::Status CheckSession(absl::string_view name);
+
+  // Whether the caller has gone away or its deadline has passed. Any thread, until Answer.
+  bool IsCancelled() const;
+
+  // Ends the call. The reply, if `status` is OK, has been written. Once, from any thread; the call may be gone after.
+  void Answer(const absl::Status& status);
+
+ private:
+  void OnCancel() override { is_cancelled_.store(true, std::memory_order_relaxed); }
+  void OnDone() override { delete this; }
+  void LogFailure(const absl::Status& status) const;
+
+  grpc::CallbackServerContext* const context_;
+  const std::string method_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::string session_;
+  CallGate::Pass pass_;
+  std::atomic<bool> is_cancelled_{false};
+};
+
+}  // namespace normserve

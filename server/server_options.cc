@@ -1,0 +1,135 @@
+#include "server/server_options.h"
+
+#include <CLI/CLI.hpp>
+#include <limits>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+
+namespace normserve {
+namespace {
+
+constexpr int kUsageError = 2;
+
+// NORMSERVE_MAX_SESSIONS for --max-sessions.
+std::string EnvironmentName(absl::string_view flag) {
+  return absl::StrCat("NORMSERVE_", absl::AsciiStrToUpper(absl::StrReplaceAll(flag, {{"-", "_"}})));
+}
+
+// Declares flags of one group of the help.
+class FlagGroup {
+ public:
+  FlagGroup(CLI::App& app, std::string name) : app_(app), name_(std::move(name)) {}
+
+  template <typename T>
+  CLI::Option* Option(const std::string& flag, T& value, const std::string& help) {
+    return Finish(flag, app_.add_option("--" + flag, value, help)->capture_default_str());
+  }
+  CLI::Option* Flag(const std::string& flag, bool& value, const std::string& help) {
+    return Finish(flag, app_.add_flag("--" + flag, value, help));
+  }
+  // On unless --no-FLAG.
+  CLI::Option* Switch(const std::string& flag, bool& value, const std::string& help) {
+    return Finish(flag, app_.add_flag("--" + flag + ",!--no-" + flag, value, help));
+  }
+  // A count of bytes: 268435456, 256MiB.
+  CLI::Option* Bytes(const std::string& flag, int64_t& value, const std::string& help) {
+    return Option(flag, value, help + " (256MiB is understood)")
+        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+        ->type_name("BYTES");
+  }
+
+ private:
+  CLI::Option* Finish(const std::string& flag, CLI::Option* option) {
+    return option->group(name_)->envname(EnvironmentName(flag));
+  }
+
+  CLI::App& app_;
+  const std::string name_;
+};
+
+std::string CheckDuration(const std::string& text) {
+  absl::Duration duration;
+  if (absl::ParseDuration(text, &duration) && duration >= absl::ZeroDuration()) return "";
+  return "\"" + text + "\" is no duration: 30s, 250ms, 2m";
+}
+
+void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_timeout) {
+  FlagGroup network(app, "Network");
+  network
+      .Option("listen", options.listen, "Address to serve on, HOST:PORT (port 0: a free one) or unix:PATH; repeatable")
+      ->delimiter(',')
+      ->type_name("ADDRESS");
+  network.Option("port-file", options.port_file, "Write the addresses here, one a line, once they are served")
+      ->type_name("FILE");
+  network.Switch("reflection", options.reflection, "Serve gRPC reflection (on unless --no-reflection)");
+  network.Flag("channelz", options.channelz, "Serve gRPC channelz");
+  network.Option("drain-timeout", drain_timeout, "What requests in work get to finish after SIGTERM")
+      ->check(CheckDuration)
+      ->type_name("DURATION");
+
+  FlagGroup device(app, "Device");
+  device.Option("engine", options.engine, "reference: plain C++ in double precision, for comparison")
+      ->check(CLI::IsMember({"reference"}));
+  device.Option("device", options.device, "Index, part of the name, or UUID of the Vulkan device (unset: the best)");
+  device.Flag("require-gpu", options.require_gpu, "Refuse to start on a CPU driver");
+  device.Option("device-mask", options.device_mask, "Device features not to use, for tests of the fallbacks");
+  device.Flag("validation", options.validation, "Run under the Khronos validation layer");
+
+  const CLI::Range positive(int64_t{1}, std::numeric_limits<int64_t>::max());
+  FlagGroup limits(app, "Limits");
+  limits.Bytes("max-message-bytes", options.max_message_bytes, "Longest message received");
+  limits.Bytes("max-in-flight-bytes", options.max_in_flight_bytes, "Bytes of requests in work at once");
+  limits.Option("max-sessions", options.session_limits.max_sessions, "Sessions open at once")
+      ->check(positive)
+      ->type_name("COUNT");
+  limits.Bytes("max-state-bytes", options.session_limits.max_state_bytes, "Bytes of state of all sessions");
+  limits.Option("max-num-features", options.session_limits.max_num_features, "Channels of one session")
+      ->check(positive)
+      ->type_name("COUNT");
+
+  FlagGroup log(app, "Log");
+  log.Option("log-format", options.log_format, "text or json, on stderr")->check(CLI::IsMember({"text", "json"}));
+  log.Option("log-level", options.log_level, "Lowest level that is written")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));
+}
+
+// What no flag can check alone; empty if all is well.
+std::string CheckTogether(const ServerOptions& options) {
+  // gRPC and Protocol Buffers count in int, and a reply is a little longer than its request.
+  constexpr int64_t kMaxMessageBytes = 2'000'000'000;
+  if (options.max_message_bytes < 1 || options.max_message_bytes > kMaxMessageBytes) {
+    return absl::StrCat("--max-message-bytes is ", options.max_message_bytes, ": set 1 up to ", kMaxMessageBytes);
+  }
+  if (options.max_in_flight_bytes < options.max_message_bytes) {
+    return absl::StrCat("--max-in-flight-bytes is ", options.max_in_flight_bytes, ", less than --max-message-bytes, ",
+                        options.max_message_bytes, ": the longest message could never be served");
+  }
+  if (options.listen.empty()) return "--listen names no address";
+  return "";
+}
+
+}  // namespace
+
+std::variant<ServerOptions, ExitCode> ParseServerOptions(int argc, char** argv) {
+  ServerOptions options;
+  std::string drain_timeout = absl::FormatDuration(options.drain_timeout);
+  CLI::App app(
+      "Serves batch normalisation over gRPC.\n"
+      "Each flag is also read from the environment, where it is not given: NORMSERVE_MAX_SESSIONS for --max-sessions.",
+      "normserve-server");
+  app.set_version_flag("--version", std::string("normserve ") + NORMSERVE_VERSION);
+  app.get_formatter()->column_width(34);
+  DeclareFlags(app, options, drain_timeout);
+  try {
+    app.parse(argc, argv);
+    if (const std::string wrong = CheckTogether(options); !wrong.empty()) throw CLI::ValidationError(wrong);
+  } catch (const CLI::ParseError& error) {
+    return ExitCode{app.exit(error) == 0 ? 0 : kUsageError};
+  }
+  absl::ParseDuration(drain_timeout, &options.drain_timeout);
+  return options;
+}
+
+}  // namespace normserve

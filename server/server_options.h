@@ -1,0 +1,43 @@
+// What the server is started with: flags, and the environment where a flag is not given.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/session/session_registry.h"
+
+namespace normserve {
+
+struct ServerOptions {
+  // Addresses: HOST:PORT (port 0: a free one) or unix:PATH.
+  std::vector<std::string> listen = {"127.0.0.1:8001"};
+  std::string port_file;  // empty: none
+
+  std::string engine = "reference";
+  std::string device;  // index, name or UUID; empty: the best
+  bool require_gpu = false;
+  std::string device_mask;  // features not to use, for tests of the fallbacks
+  bool validation = false;  // Khronos validation layer
+
+  SessionLimits session_limits;
+  int64_t max_message_bytes = int64_t{256} << 20;
+  int64_t max_in_flight_bytes = int64_t{1} << 30;
+  absl::Duration drain_timeout = absl::Seconds(30);
+
+  bool reflection = true;
+  bool channelz = false;
+  std::string log_format = "text";
+  std::string log_level = "info";
+};
+
+// The process is to end with this code: help was printed, or a flag was wrong and said so on stderr.
+struct ExitCode {
+  int value;
+};
+
+std::variant<ServerOptions, ExitCode> ParseServerOptions(int argc, char** argv);
+
+}  // namespace normserve

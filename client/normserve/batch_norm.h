@@ -46,7 +46,8 @@ class BatchNorm {
   // The running statistics. Changes nothing.
   absl::StatusOr<SessionStats> Stats(const CallOptions& options = {}) const;
   // The same of channels first_channel <= c < first_channel + num_channels (0: all from there on).
-  absl::StatusOr<SessionStats> Stats(int64_t first_channel, int64_t num_channels, const CallOptions& options = {}) const;
+  absl::StatusOr<SessionStats> Stats(int64_t first_channel, int64_t num_channels,
+                                     const CallOptions& options = {}) const;
 
   // Replaces weight, bias or both; an empty one stays as it is.
   absl::StatusOr<Session> SetParameters(const Parameters& parameters, const CallOptions& options = {}) const;

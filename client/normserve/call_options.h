@@ -69,10 +69,10 @@ enum class Update {
 
 // Options of one Forward. None of them touches the session's mode.
 struct ForwardOptions {
-  Mode mode = Mode::kUnspecified;      // for this call alone
-  NormalizeWith normalize_with = {};   // whatever the mode says
+  Mode mode = Mode::kUnspecified;        // for this call alone
+  NormalizeWith normalize_with = {};     // whatever the mode says
   Update update = Update::kUnspecified;  // whatever the mode says
-  bool return_batch_moments = false;   // whether ForwardResult::batch_moments is set
+  bool return_batch_moments = false;     // whether ForwardResult::batch_moments is set
   CallOptions call = {};
 };
 

@@ -81,8 +81,7 @@ absl::StatusOr<Session> Caller::GetSession(const std::string& name, bool full, c
   return Run(call, true, [&](absl::Time deadline) { return connection_->GetSession(name, full, deadline); });
 }
 
-absl::StatusOr<std::vector<Session>> Caller::ListAllSessions(const std::string& prefix,
-                                                             const CallOptions& call) const {
+absl::StatusOr<std::vector<Session>> Caller::ListAllSessions(const std::string& prefix, const CallOptions& call) const {
   const absl::Time deadline = Deadline(call);
   ListSessionsRequest request{.prefix = prefix, .page_size = 1000};
   std::vector<Session> sessions;

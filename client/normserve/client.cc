@@ -37,8 +37,7 @@ absl::StatusOr<BatchNorm> Client::Open(const std::string& name, const CallOption
 
 BatchNorm Client::Attach(const std::string& name) const { return BatchNorm(caller_, name); }
 
-absl::StatusOr<std::vector<Session>> Client::ListSessions(const std::string& prefix,
-                                                          const CallOptions& options) const {
+absl::StatusOr<std::vector<Session>> Client::ListSessions(const std::string& prefix, const CallOptions& options) const {
   return caller_->ListAllSessions(prefix, options);
 }
 

@@ -28,9 +28,7 @@ using google::protobuf::io::StringOutputStream;
 // On the wire and here: little-endian.
 static_assert(std::endian::native == std::endian::little && sizeof(float) == 4);
 
-constexpr uint32_t Tag(int field) {
-  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
-}
+constexpr uint32_t Tag(int field) { return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED); }
 
 // What protobuf can hold in one message, less what surrounds the values.
 constexpr int64_t kMaxTensorBytes = std::numeric_limits<int32_t>::max() - (int64_t{1} << 20);

@@ -1,8 +1,8 @@
 #include "normserve/grpc_connection.h"
 
 #include <google/protobuf/io/coded_stream.h>
-#include <grpcpp/grpcpp.h>
 #include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
 
 #include <algorithm>
 #include <utility>

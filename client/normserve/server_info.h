@@ -30,7 +30,7 @@ struct Limits {
 };
 
 struct ServerInfo {
-  std::string version;          // MAJOR.MINOR.PATCH
+  std::string version;  // MAJOR.MINOR.PATCH
   absl::Time start_time;
   std::vector<Device> devices;  // the one in use first
   Limits limits;

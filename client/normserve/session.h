@@ -12,14 +12,15 @@ namespace normserve::client {
 
 // A name for what a Forward does by default.
 enum class Mode {
-  kUnspecified = 0,  // in a request: the session's mode (at creation: kTrain); in a reply: one this library has no name for
-  kTrain = 1,        // normalise with the batch's own statistics and fold them into the running ones
-  kEval = 2,         // normalise with the running statistics and change nothing
+  kUnspecified =
+      0,       // in a request: the session's mode (at creation: kTrain); in a reply: one this library has no name for
+  kTrain = 1,  // normalise with the batch's own statistics and fold them into the running ones
+  kEval = 2,   // normalise with the running statistics and change nothing
 };
 
 // What a session is created with. Every default is PyTorch's.
 struct SessionConfig {
-  int64_t num_features = 0;                    // channels, C; required
+  int64_t num_features = 0;             // channels, C; required
   std::optional<double> epsilon = {};   // added to the variance before the root; unset: 1e-5
   std::optional<double> momentum = {};  // weight of the newest batch; unset: 0.1
 };

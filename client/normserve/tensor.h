@@ -11,8 +11,8 @@ namespace normserve::client {
 // A tensor that somebody else owns. Both spans must stay valid and unchanged during the call they are given to; the
 // library keeps no reference afterwards. The server checks that the product of `shape` is `values.size()`.
 struct TensorView {
-  absl::Span<const int64_t> shape;   // [N, C, *]
-  absl::Span<const float> values;    // row-major
+  absl::Span<const int64_t> shape;  // [N, C, *]
+  absl::Span<const float> values;   // row-major
 };
 
 // A tensor that owns its values.

@@ -146,9 +146,7 @@ TEST_F(ClientGrpcTest, MethodThatTheServerLacksIsUnimplemented) {
   EXPECT_TRUE(absl::IsUnimplemented(client_->CheckHealth().status()));
 }
 
-TEST(ClientAddressTest, EmptyAddressIsRefused) {
-  EXPECT_TRUE(absl::IsInvalidArgument(Client::Connect("").status()));
-}
+TEST(ClientAddressTest, EmptyAddressIsRefused) { EXPECT_TRUE(absl::IsInvalidArgument(Client::Connect("").status())); }
 
 TEST(ClientAddressTest, ServerThatIsNotThereIsUnavailable) {
   const absl::StatusOr<Client> client = Client::Connect("127.0.0.1:1", {.retry = {.max_attempts = 1}});

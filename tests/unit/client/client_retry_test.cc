@@ -68,7 +68,8 @@ TEST_F(ClientRetryTest, ChangeIsRepeatedWithTheSameRandomRequestId) {
   EXPECT_EQ(session->mode, Mode::kEval);
   EXPECT_EQ(attempts, 4);
   ASSERT_EQ(ids.size(), 1u);
-  EXPECT_THAT(*ids.begin(), ::testing::MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"));
+  EXPECT_THAT(*ids.begin(),
+              ::testing::MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"));
 }
 
 TEST_F(ClientRetryTest, EachChangeHasARequestIdOfItsOwn) {
@@ -163,10 +164,8 @@ TEST_F(ClientRetryTest, ServersRetryDelayIsTheLeastThatIsWaited) {
 
 TEST_F(ClientRetryTest, WaitsGrowWithJitterUpToTheMaximum) {
   EXPECT_CALL(*connection_, GetStats).WillRepeatedly(Return(kUnavailable));
-  const RetryPolicy policy{.max_attempts = 8,
-                           .initial_backoff = absl::Milliseconds(100),
-                           .max_backoff = absl::Seconds(1),
-                           .multiplier = 2};
+  const RetryPolicy policy{
+      .max_attempts = 8, .initial_backoff = absl::Milliseconds(100), .max_backoff = absl::Seconds(1), .multiplier = 2};
   EXPECT_EQ(MakeClient({.timeout = absl::Minutes(5), .retry = policy}).Attach("bn").Stats().status(), kUnavailable);
   ASSERT_EQ(time_.slept.size(), 7u);
   std::set<absl::Duration> shares;

@@ -74,7 +74,7 @@ class ServerProcess:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                              env=environment, preexec_fn=_die_with_parent)
         try:
-            self.address = f"127.0.0.1:{self._wait_for_port(port_file)}"
+            self.address = self._wait_for_address(port_file)
             self.channel = grpc.insecure_channel(self.address, options=[
                 ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)])
             self.stub = pb_grpc.BatchNormServiceStub(self.channel)
@@ -86,15 +86,15 @@ class ServerProcess:
             raise
         return self
 
-    def _wait_for_port(self, port_file):
+    def _wait_for_address(self, port_file):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if port_file.exists() and port_file.read_text().strip():
-                return int(port_file.read_text())
+            if port_file.exists() and port_file.read_text().endswith("\n"):
+                return port_file.read_text().splitlines()[0]  # "127.0.0.1:40123", one line an address
             if self._process.poll() is not None:
                 raise RuntimeError(f"the server ended with {self._process.returncode} before it listened")
             time.sleep(0.02)
-        raise TimeoutError(f"no port after {START_SECONDS} s")
+        raise TimeoutError(f"no address after {START_SECONDS} s")
 
     def __exit__(self, kind, value, trace):
         self.channel.close()

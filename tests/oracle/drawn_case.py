@@ -9,15 +9,22 @@ import torch
 from server_process import array, pb, session_pb2, statistics_of, statistics_pb2, tensor
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
+# What a batch is normalised with and what it does to the session. TRAIN and EVAL say both by the mode; the others say
+# them one by one: the statistics to use, then the update.
+STEPS = ("TRAIN", "EVAL", "BATCH NONE", "RUNNING RUNNING", "GIVEN NONE", "GIVEN RUNNING")
 _MODES = {"TRAIN": session_pb2.MODE_TRAIN, "EVAL": session_pb2.MODE_EVAL}
 _MODULES = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d, 5: torch.nn.BatchNorm3d}
+
+
+def _updates(step):
+    return step == "TRAIN" or step.endswith(" RUNNING")
 
 
 @dataclasses.dataclass(frozen=True)
 class DrawnCase:
     seed: int  # of the values
     shape: tuple  # [N, C, *]
-    steps: tuple = ("TRAIN",)  # mode of each batch
+    steps: tuple = ("TRAIN",)  # of STEPS, one a batch
     per_call: bool = False  # the mode travels with the Forward, not by SetMode
     epsilon: float = None  # None: left unset
     momentum: float = None
@@ -33,7 +40,8 @@ class DrawnCase:
         return math.prod(self.shape) * len(self.steps)
 
     def is_legal(self):
-        return self.steps and ("TRAIN" not in self.steps or self.values_per_channel() > 1)
+        needs_two = any(_updates(step) or step == "BATCH NONE" for step in self.steps)
+        return self.steps and (not needs_two or self.values_per_channel() > 1)
 
 
 def draw(rng):
@@ -48,7 +56,8 @@ def draw(rng):
     else:
         longest = {2: 1, 3: 130, 4: 20, 5: 8}[dimensions]
         shape = (rng.randint(1, 9), rng.randint(1, 40)) + tuple(rng.randint(1, longest) for _ in range(dimensions - 2))
-    steps = tuple(rng.choice(["TRAIN", "TRAIN", "EVAL"]) for _ in range(rng.randint(1, 6)))
+    steps = tuple(rng.choice(("TRAIN", "TRAIN", "EVAL", "EVAL", "TRAIN", "EVAL") + STEPS)
+                  for _ in range(rng.randint(1, 6)))
     std = rng.choice([1.0, 1.0, 10 ** rng.uniform(-1, 1)])
     mean = std * (rng.uniform(-1, 1) if rng.random() < 0.875 else rng.choice([-1, 1]) * 10 ** rng.uniform(0, 3))
     case = DrawnCase(
@@ -91,6 +100,38 @@ def _used(ours, theirs):
         used = np.abs(ours - theirs) / (ABSOLUTE + RELATIVE * np.abs(theirs))
     used = np.where(np.isnan(ours) & np.isnan(theirs), 0, used)
     return np.where(np.isnan(used), np.inf, used)
+
+
+def _set_choice(forward, step, given_mean, given_var):
+    """Says in the request what `step` says in words."""
+    use, update = step.split(" ")
+    if use == "BATCH":
+        forward.batch.SetInParent()
+    elif use == "RUNNING":
+        forward.running.SetInParent()
+    else:
+        forward.given.CopyFrom(statistics_pb2.Moments(count=10, mean=given_mean, m2=10 * given_var))
+    forward.update = pb.UPDATE_RUNNING if update == "RUNNING" else pb.UPDATE_NONE
+
+
+def _torch_step(module, step, x, given_mean, given_var):
+    """What PyTorch makes of `step`; its module offers TRAIN and EVAL, the functional form the rest."""
+    x = torch.from_numpy(x).to(module.weight.dtype)
+    parts = {"weight": module.weight, "bias": module.bias, "eps": module.eps}
+    with torch.no_grad():
+        if step in _MODES:
+            return module.train(step == "TRAIN")(x)
+        use = step.split(" ")[0]
+        if use == "BATCH":
+            y = torch.nn.functional.batch_norm(x, None, None, training=True, **parts)
+        elif use == "RUNNING":
+            y = module.eval()(x)
+        else:
+            y = torch.nn.functional.batch_norm(x, torch.from_numpy(given_mean).to(x.dtype),
+                                               torch.from_numpy(given_var).to(x.dtype), training=False, **parts)
+        if _updates(step):
+            module.train()(x)
+        return y
 
 
 class Comparison:
@@ -165,20 +206,20 @@ def run(stub, case, planted_momentum=None):
                 shape = (shape[0] - 1, *shape[1:])  # batches of one session need not be of one size
             x = (case.mean + case.std * rng.standard_normal(shape)).astype(np.float32)
             forward = pb.ForwardRequest(name=session.name, input=tensor(x), return_batch_moments=True)
-            if case.per_call:
+            given_mean = case.mean + case.std * rng.uniform(-0.5, 0.5, channels)
+            given_var = case.std**2 * rng.uniform(0.5, 2, channels)
+            if step not in _MODES:
+                _set_choice(forward, step, given_mean, given_var)
+            elif case.per_call:
                 forward.mode = _MODES[step]
             elif step != mode:
                 stub.SetMode(pb.SetModeRequest(name=session.name, mode=_MODES[step]))
                 mode = step
                 generation += 1
             reply = stub.Forward(forward)
-            generation += step == "TRAIN"
+            generation += _updates(step)
             statistics = statistics_of(stub, session.name)
-            outputs = []
-            for module in (exact, float32):
-                module.train(step == "TRAIN")
-                with torch.no_grad():
-                    outputs.append(module(torch.from_numpy(x).to(module.weight.dtype)))
+            outputs = [_torch_step(module, step, x, given_mean, given_var) for module in (exact, float32)]
             where = f"batch {number} ({step}): "
             result.compare(where + "output", array(reply.output), *outputs)
             result.compare(where + "running_mean", statistics.running_mean, exact.running_mean, float32.running_mean)
@@ -210,6 +251,10 @@ def _simpler(case):
                 yield dataclasses.replace(case, shape=case.shape[:place] + (smaller,) + case.shape[place + 1:])
     if len(case.shape) > 2:
         yield dataclasses.replace(case, shape=case.shape[:-1])
+    for number, step in enumerate(case.steps):
+        if step not in _MODES:
+            plainer = "TRAIN" if _updates(step) else "EVAL"
+            yield dataclasses.replace(case, steps=case.steps[:number] + (plainer,) + case.steps[number + 1:])
     for field, plain in [("affine", False), ("statistics", False), ("per_call", False), ("epsilon", None),
                          ("momentum", None), ("mean", 0.0), ("std", 1.0)]:
         if getattr(case, field) != plain:

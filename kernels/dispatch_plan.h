@@ -1,0 +1,103 @@
+// How a batch is cut up for a device: a pure function of shape and limits, tested without a device.
+//
+// A batch becomes *blocks* of whole channels (channels are independent), a block that is a single channel too long for
+// one buffer becomes *windows* of consecutive values, each window is reduced in *tiles* (one workgroup each) and
+// normalised in *slices* (one workgroup each). Nearly every batch is one block of one window.
+//
+// None of this changes a result: the merge tree (shaders/moments_tree.glsl) is a function of the number of values alone.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/batch_norm.h"
+#include "kernels/vulkan/device_limits.h"
+
+namespace normserve {
+
+// Values that one invocation holds in registers; a leaf of the merge tree. Equal to kChunk in moments_tree.glsl.
+inline constexpr int64_t kChunkValues = 16;
+// Levels of the merge tree at most. Equal to kLevels in moments_tree.glsl.
+inline constexpr int kTreeLevels = 32;
+
+// How a shader may read consecutive values of a channel.
+enum class Access : uint32_t {
+  kScalar = 0,  // one by one, any S
+  kQuads = 1,   // four at a time: S % 4 == 0
+  kRuns = 2,    // sixteen at a time: S % 16 == 0, or the whole channel is one run
+};
+
+// The merge tree over one channel's values.
+struct MergeTree {
+  uint32_t chunks = 0;         // leaves, the ragged one included
+  uint32_t full_chunks = 0;    // leaves of kChunkValues
+  uint32_t ragged_values = 0;  // values of the last leaf if it is not full, else 0
+
+  // Weights of a merge at one level, in float32 as the shaders use them (see LevelWeights there).
+  struct LevelWeights {
+    float ragged_share = 0;
+    float ragged_factor = 0;
+    float full_factor = 0;
+    float unused = 0;
+  };
+  std::array<LevelWeights, kTreeLevels> weights = {};
+
+  // values_per_channel >= 1 and at most kMaxValuesPerChannel.
+  static MergeTree Over(int64_t values_per_channel);
+};
+
+// Chunks of an invocation are at most 2^kMaxLaneLevel.
+inline constexpr uint32_t kMaxLaneLevel = 24;
+// The tree's positions fit 32 bits up to here.
+inline constexpr int64_t kMaxValuesPerChannel = kChunkValues << 31;
+
+// Consecutive values of every channel of a block, in a buffer of their own.
+struct PlanWindow {
+  int64_t value_begin = 0;  // in the channel
+  int64_t value_count = 0;  // of each channel
+  uint32_t tile_begin = 0;  // in the channel
+  uint32_t tile_count = 0;
+  uint32_t slice_count = 0;
+  // Values of one slice; the last may be shorter.
+  uint32_t slice_values = 0;
+};
+
+// Whole channels, worked on without regard to any others.
+struct PlanBlock {
+  int64_t channel_begin = 0;
+  int64_t channel_count = 0;
+  std::vector<PlanWindow> windows;  // more than one only if channel_count == 1
+};
+
+struct DispatchPlan {
+  MergeTree tree;
+  uint32_t workgroup_size = 0;  // invocations, a power of two
+  uint32_t lane_level = 0;      // an invocation reduces 2^lane_level chunks
+  uint32_t tile_level = 0;      // level of a tile's node: lane_level + log2(workgroup_size)
+  uint32_t tiles = 0;           // of a channel
+  Access moments_access = Access::kScalar;
+  Access normalise_access = Access::kScalar;  // kScalar or kQuads
+  // Values of a plane as the shaders see them: S, or all of a window where a channel is one run.
+  bool one_run = false;
+  std::vector<PlanBlock> blocks;
+
+  // Merges before a workgroup can take a channel's nodes at once: node counts of a channel, from `tiles` down to one
+  // that is at most the workgroup size, or down to 1 if `to_one`.
+  std::vector<uint32_t> MergeSteps(bool to_one) const;
+};
+
+// What a caller may fix in place of the planner's choice; 0 and -1 leave it open. Every choice gives the same bits.
+struct PlanOptions {
+  uint32_t workgroup_size = 0;  // a power of two
+  int lane_level = -1;
+};
+
+// `shape` holds at least one value.
+// RESOURCE_EXHAUSTED (DEVICE_MEMORY): a channel of more than kMaxValuesPerChannel values, or limits too tight to hold
+// even one tile.
+absl::StatusOr<DispatchPlan> PlanDispatches(const BatchShape& shape, const vulkan::DeviceLimits& limits,
+                                            const PlanOptions& options = {});
+
+}  // namespace normserve

@@ -91,7 +91,7 @@ absl::StatusOr<DispatchPlan> PlanDispatches(const BatchShape& shape, const vulka
   }
   DispatchPlan plan{.tree = MergeTree::Over(values)};
   plan.workgroup_size = options.workgroup_size != 0 ? options.workgroup_size : ChooseWorkgroupSize(limits);
-  NORMSERVE_CHECK(std::has_single_bit(plan.workgroup_size));
+  NORMSERVE_CHECK(plan.workgroup_size >= 2 && std::has_single_bit(plan.workgroup_size));
   const auto workgroup_level = static_cast<uint32_t>(std::countr_zero(plan.workgroup_size));
   plan.lane_level = options.lane_level >= 0
                         ? static_cast<uint32_t>(options.lane_level)

@@ -90,7 +90,7 @@ struct DispatchPlan {
 
 // What a caller may fix in place of the planner's choice; 0 and -1 leave it open. Every choice gives the same bits.
 struct PlanOptions {
-  uint32_t workgroup_size = 0;  // a power of two
+  uint32_t workgroup_size = 0;  // a power of two, 2 or more
   int lane_level = -1;
 };
 

@@ -29,26 +29,24 @@ class ForwardRecording {
                                                                   vulkan::CommandPool& commands);
 
   // To be submitted; once.
-  vulkan::Recording TakeCommands() { return *std::move(commands_); }
+  vulkan::Recording TakeCommands() { return std::move(commands_.front()); }
 
   // After the job is done.
-  absl::StatusOr<ForwardResult> TakeResult() &&;
+  absl::StatusOr<ForwardResult> TakeResult();
 
  private:
-  struct Window {
-    vulkan::TransferBuffer data;  // x before, y after: normalised in place
-  };
   struct Block {
-    std::vector<Window> windows;
-    std::unique_ptr<vulkan::TransferBuffer> parameters;  // level weights, then four floats a channel
-    std::unique_ptr<vulkan::TransferBuffer> nodes;       // of each merge step, then the moments; null without moments
-    uint32_t moments_first = 0;                          // node index of the moments in `nodes`
+    std::vector<vulkan::TransferBuffer> windows;         // x before, y after: normalised in place
+    std::vector<vulkan::TransferBuffer> parameters;      // one: level weights, then four floats a channel
+    std::vector<vulkan::TransferBuffer> nodes;           // one, or none without moments: each merge step, then moments
   };
+  // One binding of a shader over all of `buffer`.
+  static vulkan::BufferBinding All(const vulkan::TransferBuffer& buffer) { return {buffer.device(), 0, 0}; }
 
   ForwardRecording(const ForwardJob& job, DispatchPlan plan);
 
   absl::Status AcquireBuffers(vulkan::BufferPool& pool);
-  absl::Status FillBuffers(const ForwardJob& job);
+  void FillBuffers(const ForwardJob& job);
   void FillParameters(const ForwardJob& job, const PlanBlock& block, float* to) const;
   absl::Status Record(const ForwardPipelines& pipelines, vulkan::Device& device, vulkan::CommandPool& commands);
   absl::Status RecordUploads(vulkan::CommandRecorder& recorder) const;
@@ -56,17 +54,24 @@ class ForwardRecording {
   void RecordMerges(const ForwardPipelines& pipelines, vulkan::CommandRecorder& recorder) const;
   void RecordNormalise(const ForwardPipelines& pipelines, vulkan::CommandRecorder& recorder) const;
   void RecordDownloads(vulkan::CommandRecorder& recorder) const;
+  // What a shader takes for S, and how many values long a plane of `window` then is.
+  uint32_t Spatial(const PlanWindow& window) const;
+  // Index of the first node of merge step `step` in a block's nodes; step_counts_.size() is that of the moments.
+  uint32_t FirstNode(const PlanBlock& block, size_t step) const;
+  // Step whose nodes are the moments of the whole channels.
+  size_t MomentsStep() const { return from_batch_ ? step_counts_.size() : step_counts_.size() - 1; }
   absl::StatusOr<Moments> ReadMoments() const;
+  absl::StatusOr<OutputTensor> TakeOutput();
 
   const BatchShape shape_;
   const DispatchPlan plan_;
   const bool from_batch_;    // normalised with the batch's own moments
   const bool need_moments_;  // from_batch_, or wanted
   const float epsilon_;
-  // Node counts of a channel from tiles down; the nodes of step i start at step_first_[i] * channels.
-  const std::vector<uint32_t> merge_steps_;
+  // Nodes of a channel at each merge step: tiles first, then fewer.
+  const std::vector<uint32_t> step_counts_;
   std::vector<Block> blocks_;
-  std::unique_ptr<vulkan::Recording> commands_;
+  std::vector<vulkan::Recording> commands_;  // one, until it is taken
 };
 
 }  // namespace normserve

@@ -1,0 +1,115 @@
+#include "kernels/vulkan_engine.h"
+
+#include <utility>
+
+#include "kernels/forward_pipelines.h"
+#include "kernels/forward_recording.h"
+#include "kernels/vulkan/command_pool.h"
+#include "kernels/vulkan/device.h"
+#include "kernels/vulkan/submitter.h"
+
+namespace normserve {
+
+// Members are destroyed from the last: the submitter completes what is in flight before anything else goes.
+struct VulkanEngine::Runtime {
+  std::unique_ptr<vulkan::Instance> instance;
+  std::vector<vulkan::DeviceSnapshot> devices;
+  vulkan::Selection selection;
+  std::unique_ptr<vulkan::Device> device;
+  std::unique_ptr<vulkan::BufferPool> pool;
+  std::unique_ptr<vulkan::CommandPool> commands;
+  std::unique_ptr<ForwardPipelines> pipelines;
+  PlanOptions plan_options;
+  std::unique_ptr<vulkan::Submitter> submitter;
+};
+
+VulkanEngine::VulkanEngine(std::unique_ptr<Runtime> runtime) : runtime_(std::move(runtime)) {}
+
+VulkanEngine::~VulkanEngine() = default;
+
+absl::StatusOr<std::unique_ptr<VulkanEngine>> VulkanEngine::Create(const VulkanEngineOptions& options) {
+  auto runtime = std::make_unique<Runtime>();
+  auto instance = vulkan::Instance::Create(options.instance);
+  if (!instance.ok()) return instance.status();
+  runtime->instance = *std::move(instance);
+  auto devices = vulkan::Enumerate(*runtime->instance);
+  if (!devices.ok()) return devices.status();
+  runtime->devices = *std::move(devices);
+  auto selection = vulkan::SelectDevice(runtime->devices, options.selection);
+  if (!selection.ok()) return selection.status();
+  runtime->selection = *std::move(selection);
+  auto device = vulkan::Device::Create(*runtime->instance, runtime->devices[runtime->selection.chosen],
+                                       {.mask = options.mask});
+  if (!device.ok()) return device.status();
+  runtime->device = *std::move(device);
+  auto pool = vulkan::BufferPool::Create(*runtime->device, options.pool);
+  if (!pool.ok()) return pool.status();
+  runtime->pool = *std::move(pool);
+  runtime->commands = std::make_unique<vulkan::CommandPool>(*runtime->device);
+
+  // The workgroup size is the device's, not the shape's, so any shape tells it.
+  auto plan = PlanDispatches({.batch_size = 2}, runtime->device->limits(), options.plan);
+  if (!plan.ok()) return plan.status();
+  auto pipelines = ForwardPipelines::Create(*runtime->device, plan->workgroup_size);
+  if (!pipelines.ok()) return pipelines.status();
+  runtime->pipelines = *std::move(pipelines);
+  runtime->plan_options = options.plan;
+  auto submitter = vulkan::Submitter::Create(*runtime->device);
+  if (!submitter.ok()) return submitter.status();
+  runtime->submitter = *std::move(submitter);
+
+  std::unique_ptr<VulkanEngine> engine(new VulkanEngine(std::move(runtime)));
+  engine->WarmUp();
+  return engine;
+}
+
+// Drivers compile a pipeline at its first dispatch: small batches that reach each of them, computed in the background
+// while the server starts. What goes wrong here will be said by the first request.
+void VulkanEngine::WarmUp() {
+  const BatchShape shapes[] = {
+      {.batch_size = 2, .num_features = 2, .spatial_size = 16},    // runs, one chunk a lane
+      {.batch_size = 2, .num_features = 2, .spatial_size = 4},     // quads
+      {.batch_size = 2, .num_features = 2, .spatial_size = 3},     // scalars
+      {.batch_size = 4, .num_features = 64, .spatial_size = 4096},  // runs, several chunks a lane
+      {.batch_size = 4, .num_features = 64, .spatial_size = 1028},  // quads
+      {.batch_size = 4, .num_features = 64, .spatial_size = 1029},  // scalars
+  };
+  for (const BatchShape& shape : shapes) {
+    const auto channels = static_cast<size_t>(shape.num_features);
+    auto values = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(shape.SizeBytes()));
+    const auto parameters = std::make_shared<AffineParameters>(
+        AffineParameters{.weight = std::vector<float>(channels, 1), .bias = std::vector<float>(channels, 0)});
+    const auto given = std::make_shared<NormalizationStatistics>(
+        NormalizationStatistics{.mean = std::vector<double>(channels, 0), .variance = std::vector<double>(channels, 1)});
+    for (const bool training : {true, false}) {
+      ForwardJob job{.input = {.shape = shape, .pieces = {absl::MakeConstSpan(*values)}, .owner = values},
+                     .parameters = parameters};
+      if (!training) job.given = given;
+      Forward(std::move(job), [](absl::StatusOr<ForwardResult>) {});
+    }
+  }
+}
+
+void VulkanEngine::Forward(ForwardJob job, ForwardDone done) {
+  Runtime& runtime = *runtime_;
+  auto plan = PlanDispatches(job.input.shape, runtime.device->limits(), runtime.plan_options);
+  if (!plan.ok()) return std::move(done)(plan.status());
+  auto recording = ForwardRecording::Create(job, *std::move(plan), *runtime.pipelines, *runtime.device, *runtime.pool,
+                                            *runtime.commands);
+  if (!recording.ok()) return std::move(done)(recording.status());
+  vulkan::Recording commands = (*recording)->TakeCommands();
+  // The input stays with the job until it is over: the caller may want to look at it again.
+  runtime.submitter->Submit(std::move(commands), [recording = *std::move(recording), input = std::move(job.input),
+                                                  done = std::move(done)](absl::Status status) mutable {
+    if (!status.ok()) return std::move(done)(std::move(status));
+    std::move(done)(recording->TakeResult());
+  });
+}
+
+const std::vector<vulkan::DeviceSnapshot>& VulkanEngine::devices() const { return runtime_->devices; }
+const vulkan::Selection& VulkanEngine::selection() const { return runtime_->selection; }
+const vulkan::DeviceLimits& VulkanEngine::limits() const { return runtime_->device->limits(); }
+vulkan::BufferPoolCounters VulkanEngine::pool_counters() const { return runtime_->pool->counters(); }
+std::vector<std::string> VulkanEngine::validation_messages() const { return runtime_->instance->validation_messages(); }
+
+}  // namespace normserve

@@ -5,12 +5,43 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "kernels/reference_engine.h"
+#include "kernels/vulkan_engine.h"
+#include "tests/unit/vulkan/validation_guard.h"
 
 namespace normserve::conformance {
+namespace {
+
+using EngineOr = absl::StatusOr<std::unique_ptr<Engine>>;
+
+// On the driver whose name holds `device`, made poorer by `mask`, with the planner's choices fixed by `plan`. The
+// validation layer listens, and memory that is read too early or too late shows as NaN.
+EngineUnderTest OnVulkan(std::string name, std::string device, std::string mask = "", PlanOptions plan = {}) {
+  return {std::move(name), [=]() -> EngineOr {
+            auto parsed = vulkan::ParseDeviceMask(mask);
+            if (!parsed.ok()) return parsed.status();
+            return VulkanEngine::Create(
+                {.selection = {.device = device},
+                 .mask = *parsed,
+                 .instance = {.validation = true, .on_message = vulkan::FailOnValidationMessage()},
+                 .pool = {.poison = true},
+                 .plan = plan});
+          }};
+}
+
+}  // namespace
 
 const std::vector<EngineUnderTest>& EnginesUnderTest() {
   static const auto* engines = new std::vector<EngineUnderTest>{
-      {"reference", [] { return absl::StatusOr<std::unique_ptr<Engine>>(std::make_unique<ReferenceEngine>()); }},
+      {"reference", []() -> EngineOr { return std::make_unique<ReferenceEngine>(); }},
+      OnVulkan("lavapipe", "llvmpipe"),
+      OnVulkan("swiftshader", "swiftshader"),
+      // Tensors beyond maxStorageBufferRange, in blocks and windows.
+      OnVulkan("lavapipe1MiB", "llvmpipe", "max_storage_buffer_range=1048576"),
+      OnVulkan("swiftshader1MiB", "swiftshader", "max_storage_buffer_range=1048576"),
+      // As on a discrete GPU, and as a GPU's planner would cut it up.
+      OnVulkan("lavapipeStaged", "llvmpipe", "staging,no_push_descriptors", {.workgroup_size = 256, .lane_level = 0}),
+      OnVulkan("swiftshaderWide", "swiftshader", "", {.workgroup_size = 64, .lane_level = 1}),
+      OnVulkan("lavapipeNarrow", "llvmpipe", "", {.workgroup_size = 2, .lane_level = 0}),
   };
   return *engines;
 }

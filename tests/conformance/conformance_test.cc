@@ -239,6 +239,13 @@ TEST_P(EngineTest, MomentsThatOverflowFloat32AreNeverWrongNumbers) {
   }
 }
 
+// A job or a buffer that an engine still holds when it ends fails here.
+class EnginesEndLast : public testing::Environment {
+ public:
+  void TearDown() override { DestroySharedEngines(); }
+};
+[[maybe_unused]] const auto* const engines_end_last = testing::AddGlobalTestEnvironment(new EnginesEndLast);
+
 INSTANTIATE_TEST_SUITE_P(, EngineTest, testing::ValuesIn(EngineNames()), [](const auto& info) { return info.param; });
 
 }  // namespace

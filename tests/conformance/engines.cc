@@ -46,21 +46,35 @@ const std::vector<EngineUnderTest>& EnginesUnderTest() {
   return *engines;
 }
 
+namespace {
+
+absl::Mutex shared_mutex(absl::kConstInit);
+
+// Guarded by shared_mutex.
+std::map<std::string, EngineOr>& SharedEngines() {
+  static auto* engines = new std::map<std::string, EngineOr>;
+  return *engines;
+}
+
+}  // namespace
+
 absl::StatusOr<Engine*> SharedEngine(const std::string& name) {
-  // Destroyed at exit, so that an engine that does not stop is seen.
-  static absl::Mutex mutex(absl::kConstInit);
-  static std::map<std::string, absl::StatusOr<std::unique_ptr<Engine>>> made;
-  absl::MutexLock lock(&mutex);
-  auto found = made.find(name);
-  if (found == made.end()) {
-    absl::StatusOr<std::unique_ptr<Engine>> engine = absl::NotFoundError(absl::StrCat("no engine called ", name));
+  absl::MutexLock lock(&shared_mutex);
+  auto found = SharedEngines().find(name);
+  if (found == SharedEngines().end()) {
+    EngineOr engine = absl::NotFoundError(absl::StrCat("no engine called ", name));
     for (const EngineUnderTest& candidate : EnginesUnderTest()) {
       if (candidate.name == name) engine = candidate.factory();
     }
-    found = made.emplace(name, std::move(engine)).first;
+    found = SharedEngines().emplace(name, std::move(engine)).first;
   }
   if (!found->second.ok()) return found->second.status();
   return found->second->get();
+}
+
+void DestroySharedEngines() {
+  absl::MutexLock lock(&shared_mutex);
+  SharedEngines().clear();
 }
 
 }  // namespace normserve::conformance

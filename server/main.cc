@@ -15,6 +15,7 @@
 #include "absl/time/clock.h"
 #include "kernels/engine.h"
 #include "kernels/reference_engine.h"
+#include "kernels/vulkan_engine.h"
 #include "server/grpc_server.h"
 #include "server/logging.h"
 #include "server/rpc/batch_norm_service.h"
@@ -33,8 +34,42 @@ struct ChosenEngine {
   std::vector<DeviceDescription> devices;
 };
 
+// What clients are told of the devices, the chosen one first.
+std::vector<DeviceDescription> Describe(const VulkanEngine& engine) {
+  std::vector<DeviceDescription> devices;
+  const vulkan::Selection& selection = engine.selection();
+  for (size_t i = 0; i < engine.devices().size(); ++i) {
+    const vulkan::DeviceSnapshot& device = engine.devices()[i];
+    DeviceDescription description{
+        .name = device.name,
+        .uuid = device.uuid,
+        .type = vulkan::DeviceTypeName(device.type),
+        .driver = absl::StrCat(device.driver_name, " ", device.driver_info),
+        .api_version = absl::StrCat(device.api_version_major, ".", device.api_version_minor),
+        .in_use = i == selection.chosen,
+        .reason = selection.reasons[i]};
+    devices.insert(description.in_use ? devices.begin() : devices.end(), std::move(description));
+  }
+  return devices;
+}
+
 absl::StatusOr<ChosenEngine> ChooseEngine(const ServerOptions& options) {
-  return ChosenEngine{.engine = std::make_unique<ReferenceEngine>()};
+  if (options.engine == "reference") {
+    spdlog::warn("--engine reference: every call is computed in double precision on the processor, slowly");
+    return ChosenEngine{.engine = std::make_unique<ReferenceEngine>()};
+  }
+  auto mask = vulkan::ParseDeviceMask(options.device_mask);
+  if (!mask.ok()) return mask.status();
+  auto engine = VulkanEngine::Create(
+      {.selection = {.device = options.device, .require_gpu = options.require_gpu},
+       .mask = *mask,
+       .instance = {.validation = options.validation, .on_message = [](const vulkan::ValidationMessage& message) {
+                      spdlog::error("validation: {}: {}", message.id, message.text);
+                    }}});
+  if (!engine.ok()) return engine.status();
+  if ((*engine)->selection().warning.has_value()) spdlog::warn("{}", *(*engine)->selection().warning);
+  std::vector<DeviceDescription> devices = Describe(**engine);
+  return ChosenEngine{.engine = *std::move(engine), .devices = std::move(devices)};
 }
 
 // SIGTERM and SIGINT, held back in every thread so that only Wait sees them. Made before any thread is started.

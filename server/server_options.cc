@@ -70,11 +70,12 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
       ->type_name("DURATION");
 
   FlagGroup device(app, "Device");
-  device.Option("engine", options.engine, "reference: plain C++ in double precision, for comparison")
-      ->check(CLI::IsMember({"reference"}));
+  device.Option("engine", options.engine, "vulkan, or reference: plain C++ in double precision, for comparison")
+      ->check(CLI::IsMember({"vulkan", "reference"}));
   device.Option("device", options.device, "Index, part of the name, or UUID of the Vulkan device (unset: the best)");
   device.Flag("require-gpu", options.require_gpu, "Refuse to start on a CPU driver");
-  device.Option("device-mask", options.device_mask, "Device features not to use, for tests of the fallbacks");
+  device.Option("device-mask", options.device_mask, "What to take from the device, to reach every fallback in tests: max_storage_buffer_range=BYTES, "
+                "max_allocation_size=BYTES, max_workgroup_invocations=N, staging, no_push_descriptors; by commas");
   device.Flag("validation", options.validation, "Run under the Khronos validation layer");
 
   const CLI::Range positive(int64_t{1}, std::numeric_limits<int64_t>::max());

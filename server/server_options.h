@@ -16,7 +16,7 @@ struct ServerOptions {
   std::vector<std::string> listen = {"127.0.0.1:8001"};
   std::string port_file;  // empty: none
 
-  std::string engine = "reference";
+  std::string engine = "vulkan";  // or "reference"
   std::string device;  // index, name or UUID; empty: the best
   bool require_gpu = false;
   std::string device_mask;  // features not to use, for tests of the fallbacks

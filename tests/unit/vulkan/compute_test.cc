@@ -130,12 +130,25 @@ TEST_P(ComputeTest, SpecialisationConstantsMakePipelinesOfTheirOwn) {
   EXPECT_EQ(result, 8.0f);
 }
 
-TEST_P(ComputeTest, CommandBuffersAreUsedAgain) {
-  const OpenDevice open = Open({.mask = OrDie(ParseDeviceMask("no_push_descriptors"))});
+TEST_P(ComputeTest, CommandBuffersAndDescriptorPoolsAreUsedAgain) {
+  static PFN_vkCreateDescriptorPool create;
+  static int pools;
+  pools = 0;
+  DeviceOptions options = {.mask = OrDie(ParseDeviceMask("no_push_descriptors"))};
+  options.replace_functions = [](VolkDeviceTable& vk) {
+    create = vk.vkCreateDescriptorPool;
+    vk.vkCreateDescriptorPool = [](VkDevice device, const VkDescriptorPoolCreateInfo* info,
+                                   const VkAllocationCallbacks* callbacks, VkDescriptorPool* pool) -> VkResult {
+      ++pools;
+      return create(device, info, callbacks, pool);
+    };
+  };
+  const OpenDevice open = Open(options);
   auto x = OrDie(open.buffers->Acquire(4096, BufferUsage::kDevice));
   auto y = OrDie(open.buffers->Acquire(4096, BufferUsage::kDevice));
-  for (int i = 0; i < 50; ++i) ASSERT_TRUE(SubmitAndWait(open, RecordScaleAdd(open, x, y, {1, 0, 1024})).ok());
+  for (int i = 0; i < 600; ++i) ASSERT_TRUE(SubmitAndWait(open, RecordScaleAdd(open, x, y, {1, 0, 1024})).ok());
   EXPECT_EQ(open.commands->size(), 1u);
+  EXPECT_EQ(pools, 1);
 }
 
 NORMSERVE_ON_EVERY_DEVICE(ComputeTest);

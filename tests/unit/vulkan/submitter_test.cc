@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstring>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/synchronization/blocking_counter.h"
@@ -170,6 +171,27 @@ TEST_P(SubmitterTest, ADeviceLostDuringAWaitFailsEverythingInFlight) {
   ASSERT_EQ(statuses.size(), 10u);
   for (const absl::Status& status : statuses) ExpectDeviceLost(status);
   ASSERT_EQ(open.device->vk().vkDeviceWaitIdle(open.device->handle()), VK_SUCCESS);
+}
+
+// The tracker hears of every submit: were `done` called before the device had finished, the next to get the memory
+// would end the process.
+TEST_P(SubmitterTest, MemoryOfAJobReportedTooEarlyIsNeverLent) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  DeviceOptions options;
+  options.replace_functions = [](VolkDeviceTable& vk) {
+    // Never runs anything, and says that it is done.
+    vk.vkQueueSubmit = [](VkQueue, uint32_t, const VkSubmitInfo*, VkFence) { return VK_SUCCESS; };
+    vk.vkWaitSemaphores = [](VkDevice, const VkSemaphoreWaitInfo*, uint64_t) { return VK_SUCCESS; };
+  };
+  const auto submit_and_take_again = [&] {
+    const OpenDevice open = Open(options);
+    auto buffer = OrDie(open.buffers->Acquire(1 << 20, BufferUsage::kDevice));
+    SubmitAndWait(open, RecordScaleAdd(open, std::exchange(buffer, nullptr),
+                                       OrDie(open.buffers->Acquire(256, BufferUsage::kDevice)), {1, 0, 64}))
+        .IgnoreError();
+    OrDie(open.buffers->Acquire(1 << 20, BufferUsage::kDevice));
+  };
+  EXPECT_DEATH(submit_and_take_again(), "device_has_done_with_the_block");
 }
 
 NORMSERVE_ON_EVERY_DEVICE(SubmitterTest);

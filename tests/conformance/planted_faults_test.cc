@@ -103,7 +103,7 @@ class FaultyEngine : public Engine {
         fault_ == Fault::kEpsilonOutsideRoot ? std::sqrt(variance) + epsilon : std::sqrt(variance + epsilon);
     const double weight = fault_ == Fault::kNoWeight ? 1 : job.parameters->weight[c];
     const double bias = fault_ == Fault::kNoBias ? 0 : job.parameters->bias[c];
-    if (fault_ == Fault::kSkipsChannelsOver65535 && c > 65535) return;
+    if (fault_ == Fault::kSkipsChannelsOver65535 && c >= 65535) return;
     for (int64_t n = 0; n < shape.batch_size; ++n) {
       for (int64_t s = 0; s < shape.spatial_size; ++s) {
         const size_t i = static_cast<size_t>((n * shape.num_features + c) * shape.spatial_size + s);

@@ -112,8 +112,9 @@ absl::StatusOr<SessionDescription> Session::SetParameters(const ChangeGuard& gua
   AddExpectations(guard, fingerprint);
   fingerprint.Add(absl::Span<const float>(weight)).Add(absl::Span<const float>(bias));
   return ChangeState(guard, fingerprint.Finish(), [&](SessionState& state) {
-    AffineParameters parameters{.weight = weight.empty() ? state.parameters->weight : std::move(weight),
-                                .bias = bias.empty() ? state.parameters->bias : std::move(bias)};
+    AffineParameters parameters = *state.parameters;
+    if (!weight.empty()) parameters.weight = std::move(weight);
+    if (!bias.empty()) parameters.bias = std::move(bias);
     state.parameters = std::make_shared<const AffineParameters>(std::move(parameters));
     state.lineage += 1;
   });

@@ -36,7 +36,7 @@ class FlagGroup {
   // A count of bytes: 268435456, 256MiB.
   CLI::Option* Bytes(const std::string& flag, int64_t& value, const std::string& help) {
     return Option(flag, value, help + " (256MiB is understood)")
-        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+        ->transform(CLI::Validator(CLI::AsSizeValue(/*kb_is_1000=*/false)).description(""))
         ->type_name("BYTES");
   }
 
@@ -78,7 +78,8 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
                 "max_allocation_size=BYTES, max_workgroup_invocations=N, staging, no_push_descriptors; by commas");
   device.Flag("validation", options.validation, "Run under the Khronos validation layer");
 
-  const CLI::Range positive(int64_t{1}, std::numeric_limits<int64_t>::max());
+  const CLI::Validator positive =
+      CLI::Validator(CLI::Range(int64_t{1}, std::numeric_limits<int64_t>::max())).description("");
   FlagGroup limits(app, "Limits");
   limits.Bytes("max-message-bytes", options.max_message_bytes, "Longest message received");
   limits.Bytes("max-in-flight-bytes", options.max_in_flight_bytes, "Bytes of requests in work at once");

@@ -1,6 +1,7 @@
 #include "server/session/forward_call.h"
 
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,6 +46,9 @@ absl::Status CheckGiven(const Moments& given, int64_t num_features) {
   if (absl::Status status = CheckVector<double>("given.mean", given.mean, num_features); !status.ok()) return status;
   return CheckNonNegative("given.m2", given.m2, num_features);
 }
+
+// False for NaN too. An engine that sums in double must refuse what one that sums in float32 cannot hold.
+bool FitsFloat(double value) { return std::abs(value) <= std::numeric_limits<float>::max(); }
 
 }  // namespace
 
@@ -193,7 +197,7 @@ void ForwardCall::Commit() {
 
 absl::Status ForwardCall::CheckFinite(const Moments& moments) const {
   for (size_t c = 0; c < moments.mean.size(); ++c) {
-    if (std::isfinite(moments.mean[c]) && std::isfinite(moments.m2[c])) continue;
+    if (FitsFloat(moments.mean[c]) && FitsFloat(moments.m2[c])) continue;
     const InputTensor input{.shape = shape_, .pieces = request_.pieces, .owner = request_.owner};
     const auto found = FindNonFinite(input, static_cast<int64_t>(c));
     const std::string what = found.has_value()

@@ -1,0 +1,71 @@
+#include "server/server_options.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+namespace normserve {
+namespace {
+
+std::variant<ServerOptions, ExitCode> Parse(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "normserve-server");
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  return ParseServerOptions(static_cast<int>(argv.size()), argv.data());
+}
+
+TEST(ServerOptions, ListensOnLoopbackByDefault) {
+  const auto options = std::get<ServerOptions>(Parse({}));
+  EXPECT_EQ(options.listen, std::vector<std::string>({"127.0.0.1:8001"}));
+  EXPECT_EQ(options.max_message_bytes, 256 << 20);
+  EXPECT_EQ(options.session_limits.max_num_features, 1'000'000);
+  EXPECT_EQ(options.drain_timeout, absl::Seconds(30));
+  EXPECT_TRUE(options.reflection);
+  EXPECT_FALSE(options.channelz);
+}
+
+TEST(ServerOptions, ReadsFlagsWithUnits) {
+  const auto options = std::get<ServerOptions>(Parse(
+      {"--listen", "127.0.0.1:0", "--listen", "unix:/tmp/s", "--max-message-bytes", "2MiB", "--max-in-flight-bytes",
+       "3145728", "--drain-timeout", "250ms", "--no-reflection", "--channelz", "--max-sessions", "7"}));
+  EXPECT_EQ(options.listen, std::vector<std::string>({"127.0.0.1:0", "unix:/tmp/s"}));
+  EXPECT_EQ(options.max_message_bytes, 2 << 20);
+  EXPECT_EQ(options.max_in_flight_bytes, 3 << 20);
+  EXPECT_EQ(options.drain_timeout, absl::Milliseconds(250));
+  EXPECT_FALSE(options.reflection);
+  EXPECT_TRUE(options.channelz);
+  EXPECT_EQ(options.session_limits.max_sessions, 7);
+}
+
+TEST(ServerOptions, TheEnvironmentStandsInForAFlagThatIsNotGiven) {
+  setenv("NORMSERVE_MAX_SESSIONS", "5", 1);
+  setenv("NORMSERVE_REFLECTION", "false", 1);
+  setenv("NORMSERVE_LISTEN", "127.0.0.1:1,127.0.0.1:2", 1);
+  EXPECT_EQ(std::get<ServerOptions>(Parse({})).session_limits.max_sessions, 5);
+  EXPECT_EQ(std::get<ServerOptions>(Parse({"--max-sessions", "6"})).session_limits.max_sessions, 6);
+  EXPECT_FALSE(std::get<ServerOptions>(Parse({})).reflection);
+  EXPECT_EQ(std::get<ServerOptions>(Parse({})).listen.size(), 2u);
+  unsetenv("NORMSERVE_MAX_SESSIONS");
+  unsetenv("NORMSERVE_REFLECTION");
+  unsetenv("NORMSERVE_LISTEN");
+}
+
+TEST(ServerOptions, WrongFlagsEndTheProcessWithAnError) {
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{"--no-such-flag"},
+                                             {"--drain-timeout", "soon"},
+                                             {"--drain-timeout", "-1s"},
+                                             {"--max-sessions", "0"},
+                                             {"--max-message-bytes", "3GiB"},
+                                             {"--max-message-bytes", "2MiB", "--max-in-flight-bytes", "1MiB"},
+                                             {"--log-format", "xml"},
+                                             {"stray"}}) {
+    const auto parsed = Parse(arguments);
+    ASSERT_TRUE(std::holds_alternative<ExitCode>(parsed)) << arguments[0];
+    EXPECT_NE(std::get<ExitCode>(parsed).value, 0);
+  }
+  EXPECT_EQ(std::get<ExitCode>(Parse({"--help"})).value, 0);
+  EXPECT_EQ(std::get<ExitCode>(Parse({"--version"})).value, 0);
+}
+
+}  // namespace
+}  // namespace normserve

@@ -1,0 +1,22 @@
+// normctl forward: one batch from a file through a session.
+#pragma once
+
+#include <string>
+
+#include "client/cli/command_line.h"
+
+namespace normserve::cli {
+
+struct ForwardCommandOptions {
+  std::string session;
+  std::string input;           // path of a .npy file
+  std::string output;          // path; empty: the output is only summed up
+  std::string mode;            // "train", "eval" or empty: the session's
+  std::string normalize_with;  // "batch", "running" or empty: what the mode says
+  std::string update;          // "none", "running" or empty: what the mode says
+  bool moments = false;        // print the batch's moments too
+};
+
+int Forward(const CommandLine& command_line, const ForwardCommandOptions& options);
+
+}  // namespace normserve::cli

@@ -1,0 +1,166 @@
+// normctl: Normserve from the command line.
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "absl/time/time.h"
+#include "client/cli/command_line.h"
+#include "client/cli/doctor.h"
+#include "client/cli/forward_command.h"
+#include "client/cli/server_commands.h"
+#include "client/cli/session_commands.h"
+
+namespace normserve::cli {
+namespace {
+
+// The commands' options, filled in by the parser.
+struct Options {
+  CommandLine command_line;
+  std::string timeout = "30s";
+  CreateOptions create;
+  ForwardCommandOptions forward;
+  std::string session;
+  std::string clone_name;
+  std::string prefix;
+  std::string mode;
+  std::string service;
+  int64_t first_channel = 0;
+  int64_t num_channels = 0;
+};
+
+// Says why `text` is no duration that can be waited for; empty if it is one.
+std::string CheckTimeout(const std::string& text) {
+  absl::Duration timeout;
+  if (absl::ParseDuration(text, &timeout) && timeout > absl::ZeroDuration()) return "";
+  return "'" + text + "' is no time to wait: give a number and a unit, such as 500ms, 5s, 2m or inf";
+}
+
+CLI::App* AddCommand(CLI::App& app, const std::string& name, const std::string& what, const std::string& example) {
+  CLI::App* command = app.add_subcommand(name, what);
+  command->footer("Example: " + example);
+  command->fallthrough();  // --server, --timeout and --json are known after the command too
+  return command;
+}
+
+void AddSession(CLI::App* command, std::string& session) {
+  command->add_option("session", session, "name of the session")->required()->type_name("SESSION");
+}
+
+void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& run) {
+  CLI::App* create = AddCommand(app, "create", "Opens a session: one batch-norm layer. Prints its name.",
+                                "normctl create encoder/bn3 --num-features 64 --momentum 0.01");
+  CreateOptions& c = options.create;
+  create->add_option("name", c.name, "segments joined by '/'; left out: the server makes one")->type_name("NAME");
+  create->add_option("--num-features", c.num_features, "channels, C")->required()->type_name("C");
+  create->add_option("--epsilon", c.epsilon, "added to the variance; default 1e-5")->type_name("E");
+  create->add_option("--momentum", c.momentum, "weight of the newest batch; default 0.1")->type_name("M");
+  create->add_option("--mode", c.mode, "train (default) or eval")->check(CLI::IsMember({"train", "eval"}));
+  create->add_option("--weight", c.weight, ".npy, float32, [C]; default 1")->type_name("FILE");
+  create->add_option("--bias", c.bias, ".npy, float32, [C]; default 0")->type_name("FILE");
+  create->add_option("--running-mean", c.running_mean, ".npy, float32 or float64, [C]; default 0")->type_name("FILE");
+  create->add_option("--running-var", c.running_var, ".npy, float32 or float64, [C]; default 1")->type_name("FILE");
+  create->callback([&] { run = [&] { return Create(options.command_line, options.create); }; });
+
+  CLI::App* list =
+      AddCommand(app, "list", "Lists the sessions, all or those under a prefix.", "normctl list resnet50/");
+  list->add_option("prefix", options.prefix, "whole segments, such as resnet50/")->type_name("PREFIX");
+  list->callback([&] { run = [&] { return List(options.command_line, options.prefix); }; });
+
+  CLI::App* show = AddCommand(app, "show", "Shows everything about a session.", "normctl show encoder/bn3");
+  AddSession(show, options.session);
+  show->callback([&] { run = [&] { return Show(options.command_line, options.session); }; });
+
+  CLI::App* clone = AddCommand(app, "clone", "Copies a session as copy.deepcopy does. Prints the copy's name.",
+                               "normctl clone encoder/bn3 encoder/bn3-before");
+  AddSession(clone, options.session);
+  clone->add_option("clone-name", options.clone_name, "left out: the server makes one")->type_name("NAME");
+  clone->callback([&] { run = [&] { return Clone(options.command_line, options.session, options.clone_name); }; });
+
+  CLI::App* remove = AddCommand(app, "delete", "Forgets a session.", "normctl delete encoder/bn3");
+  AddSession(remove, options.session);
+  remove->callback([&] { run = [&] { return Delete(options.command_line, options.session); }; });
+
+  CLI::App* mode =
+      AddCommand(app, "mode", "Sets what a forward that says nothing does, as module.train() and eval() do.",
+                 "normctl mode encoder/bn3 eval");
+  AddSession(mode, options.session);
+  mode->add_option("mode", options.mode, "train or eval")->required()->check(CLI::IsMember({"train", "eval"}));
+  mode->callback([&] { run = [&] { return SetMode(options.command_line, options.session, options.mode); }; });
+
+  CLI::App* stats = AddCommand(app, "stats", "Shows the running statistics, a line a channel.",
+                               "normctl stats encoder/bn3 --first 8 --count 4");
+  AddSession(stats, options.session);
+  stats->add_option("--first", options.first_channel, "first channel; default 0")->type_name("N");
+  stats->add_option("--count", options.num_channels, "how many channels; default 0: all")->type_name("N");
+  stats->callback([&] {
+    run = [&] { return Stats(options.command_line, options.session, options.first_channel, options.num_channels); };
+  });
+}
+
+void AddForwardCommand(CLI::App& app, Options& options, std::function<int()>& run) {
+  CLI::App* forward =
+      AddCommand(app, "forward", "Runs one batch through a session; in TRAIN mode this updates its running statistics.",
+                 "normctl forward encoder/bn3 --input x.npy --output y.npy");
+  ForwardCommandOptions& f = options.forward;
+  AddSession(forward, f.session);
+  forward->add_option("--input", f.input, ".npy, float32, C order, shape [N, C, ...]")->required()->type_name("FILE");
+  forward->add_option("--output", f.output, "where the result goes as .npy; left out: nowhere")->type_name("FILE");
+  forward->add_option("--mode", f.mode, "train or eval, for this call alone")->check(CLI::IsMember({"train", "eval"}));
+  forward->add_option("--normalize-with", f.normalize_with, "batch or running, whatever the mode says")
+      ->check(CLI::IsMember({"batch", "running"}));
+  forward->add_option("--update", f.update, "none or running, whatever the mode says")
+      ->check(CLI::IsMember({"none", "running"}));
+  forward->add_flag("--moments", f.moments, "print the batch's count, mean and m2 too");
+  forward->callback([&] { run = [&] { return Forward(options.command_line, options.forward); }; });
+}
+
+void AddServerCommands(CLI::App& app, Options& options, std::function<int()>& run) {
+  CLI::App* info = AddCommand(app, "info", "Shows the server's version, devices and limits.", "normctl info --json");
+  info->callback([&] { run = [&] { return Info(options.command_line); }; });
+
+  CLI::App* health = AddCommand(app, "health", "Says whether the server serves: exit status 0 only if it does.",
+                                "normctl health --timeout 2s");
+  health->add_option("--service", options.service, "a gRPC service or device/UUID; default: the whole server")
+      ->type_name("NAME");
+  health->callback([&] { run = [&] { return CheckHealth(options.command_line, options.service); }; });
+
+  CLI::App* doctor =
+      AddCommand(app, "doctor",
+                 "Says which Vulkan drivers and devices there are, which one is chosen and why, and what "
+                 "to do about the others.",
+                 "normctl doctor");
+  doctor->callback([&] { run = [&] { return Doctor(options.command_line); }; });
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  std::function<int()> run;
+  CLI::App app("Normserve from the command line: batch normalisation as a service.", "normctl");
+  app.footer(
+      "normctl COMMAND --help shows a command's options and an example.\n"
+      "Exit status: 0 done, 1 a call or a file failed, 2 the command line is wrong.");
+  app.get_formatter()->column_width(34);
+  app.require_subcommand(1);
+  app.add_option("--server", options.command_line.server, "the server; default 127.0.0.1:8001")
+      ->envname("NORMSERVE_SERVER")
+      ->type_name("HOST:PORT");
+  app.add_option("--timeout", options.timeout, "give up after this long; default 30s")
+      ->check(CheckTimeout)
+      ->type_name("TIME");
+  app.add_flag("--json", options.command_line.json, "print JSON, one line, for programs");
+  AddSessionCommands(app, options, run);
+  AddForwardCommand(app, options, run);
+  AddServerCommands(app, options, run);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kOk : kUsage;
+  }
+  absl::ParseDuration(options.timeout, &options.command_line.timeout);
+  return run();
+}
+
+}  // namespace
+}  // namespace normserve::cli
+
+int main(int argc, char** argv) { return normserve::cli::Main(argc, argv); }

@@ -1,0 +1,176 @@
+#include "client/cli/session_commands.h"
+
+#include <cstdio>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/cli/npy.h"
+#include "client/cli/session_text.h"
+
+namespace normserve::cli {
+namespace {
+
+using client::BatchNorm;
+using client::Client;
+using client::Session;
+
+void Print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+void PrintSession(const CommandLine& command_line, const Session& session) {
+  Print(command_line.json ? ToJson(session).dump() + "\n" : SessionText(session));
+}
+
+// The float32 vector in `path`; empty for no path.
+absl::StatusOr<std::vector<float>> ReadParameter(const std::string& path) {
+  if (path.empty()) return std::vector<float>();
+  absl::StatusOr<client::Tensor> tensor = ReadNpyTensor(path);
+  if (!tensor.ok()) return tensor.status();
+  if (tensor->shape.size() != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": has ", tensor->shape.size(), " dimensions; one value a channel is wanted: [C]"));
+  }
+  return std::move(tensor->values);
+}
+
+absl::StatusOr<client::NewSession> ReadNewSession(const CreateOptions& options) {
+  client::NewSession session{
+      .name = options.name,
+      .config = {.num_features = options.num_features, .epsilon = options.epsilon, .momentum = options.momentum},
+      .mode = ModeOf(options.mode)};
+  absl::StatusOr<std::vector<float>> weight = ReadParameter(options.weight);
+  if (!weight.ok()) return weight.status();
+  absl::StatusOr<std::vector<float>> bias = ReadParameter(options.bias);
+  if (!bias.ok()) return bias.status();
+  session.parameters = {.weight = *std::move(weight), .bias = *std::move(bias)};
+  if (options.running_mean.empty() && options.running_var.empty()) return session;
+
+  // One alone: the other starts as it would have.
+  const auto channels = static_cast<size_t>(options.num_features);
+  client::RunningStatistics statistics{.running_mean = std::vector<double>(channels, 0.0),
+                                       .running_var = std::vector<double>(channels, 1.0)};
+  for (const auto& [path, values] : {std::pair{options.running_mean, &statistics.running_mean},
+                                     std::pair{options.running_var, &statistics.running_var}}) {
+    if (path.empty()) continue;
+    absl::StatusOr<std::vector<double>> read = ReadNpyVector(path);
+    if (!read.ok()) return read.status();
+    *values = *std::move(read);
+  }
+  session.statistics = std::move(statistics);
+  return session;
+}
+
+}  // namespace
+
+int Create(const CommandLine& command_line, const CreateOptions& options) {
+  absl::StatusOr<client::NewSession> wanted = ReadNewSession(options);
+  if (!wanted.ok()) return Fail(command_line, wanted.status());
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  absl::StatusOr<BatchNorm> bn = client->CreateSession(*wanted);
+  if (!bn.ok()) return Fail(command_line, bn.status());
+  if (!command_line.json) {
+    Print(bn->name() + "\n");
+    return kOk;
+  }
+  absl::StatusOr<Session> session = bn->Describe();
+  if (!session.ok()) return Fail(command_line, session.status());
+  PrintSession(command_line, *session);
+  return kOk;
+}
+
+int List(const CommandLine& command_line, const std::string& prefix) {
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  absl::StatusOr<std::vector<Session>> sessions = client->ListSessions(prefix);
+  if (!sessions.ok()) return Fail(command_line, sessions.status());
+  if (command_line.json) {
+    nlohmann::ordered_json json = nlohmann::ordered_json::array();
+    for (const Session& session : *sessions) json.push_back(ToJson(session));
+    Print(json.dump() + "\n");
+    return kOk;
+  }
+  if (sessions->empty()) {
+    Print(prefix.empty() ? "no sessions\n" : absl::StrCat("no sessions under ", prefix, "\n"));
+    return kOk;
+  }
+  Print("channels  mode      batches  generation  name\n");
+  for (const Session& session : *sessions) {
+    Print(absl::StrFormat("%8d  %-7s %9d %11d  %s\n", session.config.num_features, ModeName(session.mode),
+                          session.num_batches_tracked, session.generation, session.name));
+  }
+  return kOk;
+}
+
+int Show(const CommandLine& command_line, const std::string& session) {
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  absl::StatusOr<Session> described = client->Attach(session).Describe();
+  if (!described.ok()) return Fail(command_line, described.status());
+  PrintSession(command_line, *described);
+  return kOk;
+}
+
+int Clone(const CommandLine& command_line, const std::string& session, const std::string& clone_name) {
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  absl::StatusOr<BatchNorm> clone = client->Attach(session).Clone(clone_name);
+  if (!clone.ok()) return Fail(command_line, clone.status());
+  if (!command_line.json) {
+    Print(clone->name() + "\n");
+    return kOk;
+  }
+  absl::StatusOr<Session> described = clone->Describe();
+  if (!described.ok()) return Fail(command_line, described.status());
+  PrintSession(command_line, *described);
+  return kOk;
+}
+
+int Delete(const CommandLine& command_line, const std::string& session) {
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  if (absl::Status status = client->Attach(session).Delete(); !status.ok()) return Fail(command_line, status);
+  Print(command_line.json ? nlohmann::ordered_json{{"deleted", session}}.dump() + "\n"
+                          : absl::StrCat("deleted ", session, "\n"));
+  return kOk;
+}
+
+int SetMode(const CommandLine& command_line, const std::string& session, const std::string& mode) {
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  absl::StatusOr<Session> changed = client->Attach(session).SetMode(ModeOf(mode));
+  if (!changed.ok()) return Fail(command_line, changed.status());
+  Print(command_line.json ? ToJson(*changed).dump() + "\n"
+                          : absl::StrFormat("%s is in %s, generation %d\n", changed->name, ModeName(changed->mode),
+                                            changed->generation));
+  return kOk;
+}
+
+int Stats(const CommandLine& command_line, const std::string& session, int64_t first, int64_t count) {
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  absl::StatusOr<client::SessionStats> stats = client->Attach(session).Stats(first, count);
+  if (!stats.ok()) return Fail(command_line, stats.status());
+  const client::RunningStatistics& statistics = stats->statistics;
+  if (command_line.json) {
+    const nlohmann::ordered_json json = {{"name", stats->name},
+                                         {"uid", stats->uid},
+                                         {"mode", ModeName(stats->mode)},
+                                         {"generation", stats->generation},
+                                         {"num_batches_tracked", statistics.num_batches_tracked},
+                                         {"first_channel", stats->first_channel},
+                                         {"running_mean", statistics.running_mean},
+                                         {"running_var", statistics.running_var}};
+    Print(json.dump() + "\n");
+    return kOk;
+  }
+  Print(absl::StrFormat("%s   mode %s   generation %d   batches %d\n\n%s", stats->name, ModeName(stats->mode),
+                        stats->generation, statistics.num_batches_tracked,
+                        ChannelTable(stats->first_channel, {{"running_mean", statistics.running_mean},
+                                                            {"running_var", statistics.running_var},
+                                                            {"running_std", Roots(statistics.running_var)}})));
+  return kOk;
+}
+
+}  // namespace normserve::cli

@@ -1,0 +1,35 @@
+// normctl's commands that open, show, change and forget sessions. Each returns an exit code and prints its result on
+// stdout, its failure on stderr.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "client/cli/command_line.h"
+
+namespace normserve::cli {
+
+struct CreateOptions {
+  std::string name;  // empty: the server makes one
+  int64_t num_features = 0;
+  std::optional<double> epsilon;
+  std::optional<double> momentum;
+  std::string mode;  // "train", "eval" or empty
+  // Paths of .npy files; empty: the default.
+  std::string weight;
+  std::string bias;
+  std::string running_mean;
+  std::string running_var;
+};
+
+int Create(const CommandLine& command_line, const CreateOptions& options);
+int List(const CommandLine& command_line, const std::string& prefix);
+int Show(const CommandLine& command_line, const std::string& session);
+int Clone(const CommandLine& command_line, const std::string& session, const std::string& clone_name);
+int Delete(const CommandLine& command_line, const std::string& session);
+// `mode` is "train" or "eval".
+int SetMode(const CommandLine& command_line, const std::string& session, const std::string& mode);
+// Channels from `first` on; `count` 0: all of them.
+int Stats(const CommandLine& command_line, const std::string& session, int64_t first, int64_t count);
+
+}  // namespace normserve::cli

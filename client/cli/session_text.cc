@@ -1,0 +1,105 @@
+#include "client/cli/session_text.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+
+namespace normserve::cli {
+namespace {
+
+std::string TimeText(absl::Time time) { return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", time, absl::UTCTimeZone()); }
+
+}  // namespace
+
+const char* ModeName(client::Mode mode) {
+  switch (mode) {
+    case client::Mode::kTrain:
+      return "TRAIN";
+    case client::Mode::kEval:
+      return "EVAL";
+    case client::Mode::kUnspecified:
+      break;
+  }
+  return "UNKNOWN";
+}
+
+client::Mode ModeOf(const std::string& name) {
+  const std::string lower = absl::AsciiStrToLower(name);
+  if (lower == "train") return client::Mode::kTrain;
+  if (lower == "eval") return client::Mode::kEval;
+  return client::Mode::kUnspecified;
+}
+
+nlohmann::ordered_json ToJson(const client::Session& session) {
+  nlohmann::ordered_json json = {
+      {"name", session.name},
+      {"uid", session.uid},
+      {"num_features", session.config.num_features},
+      {"epsilon", session.config.epsilon.value_or(1e-5)},
+      {"momentum", session.config.momentum.value_or(0.1)},
+      {"mode", ModeName(session.mode)},
+      {"generation", session.generation},
+      {"num_batches_tracked", session.num_batches_tracked},
+      {"create_time", absl::FormatTime(absl::RFC3339_full, session.create_time, absl::UTCTimeZone())},
+      {"update_time", absl::FormatTime(absl::RFC3339_full, session.update_time, absl::UTCTimeZone())},
+  };
+  if (session.parameters.has_value()) {
+    json["weight"] = session.parameters->weight;
+    json["bias"] = session.parameters->bias;
+  }
+  if (session.statistics.has_value()) {
+    json["running_mean"] = session.statistics->running_mean;
+    json["running_var"] = session.statistics->running_var;
+  }
+  return json;
+}
+
+std::string SessionText(const client::Session& session) {
+  std::string text = absl::StrFormat(
+      "name                 %s\nuid                  %s\nnum_features         %d\nepsilon              %g\n"
+      "momentum             %g\nmode                 %s\ngeneration           %d\nnum_batches_tracked  %d\n"
+      "created              %s\nchanged              %s\n",
+      session.name, session.uid, session.config.num_features, session.config.epsilon.value_or(1e-5),
+      session.config.momentum.value_or(0.1), ModeName(session.mode), session.generation, session.num_batches_tracked,
+      TimeText(session.create_time), TimeText(session.update_time));
+  if (!session.parameters.has_value() || !session.statistics.has_value()) return text;
+  const client::Parameters& parameters = *session.parameters;
+  absl::StrAppend(&text, "\n",
+                  ChannelTable(0, {{"weight", {parameters.weight.begin(), parameters.weight.end()}},
+                                   {"bias", {parameters.bias.begin(), parameters.bias.end()}},
+                                   {"running_mean", session.statistics->running_mean},
+                                   {"running_var", session.statistics->running_var}}));
+  return text;
+}
+
+std::string ChannelTable(int64_t first_channel, const std::vector<ChannelColumn>& columns) {
+  std::string text = "channel";
+  size_t num_channels = 0;
+  for (const ChannelColumn& column : columns) {
+    absl::StrAppendFormat(&text, " %14s", column.title);
+    num_channels = std::max(num_channels, column.values.size());
+  }
+  text += "\n";
+  for (size_t channel = 0; channel < num_channels; ++channel) {
+    absl::StrAppendFormat(&text, "%7d", first_channel + static_cast<int64_t>(channel));
+    for (const ChannelColumn& column : columns) {
+      const std::string value =
+          channel < column.values.size() ? absl::StrFormat("%.7g", column.values[channel]) : std::string("-");
+      absl::StrAppendFormat(&text, " %14s", value);
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+std::vector<double> Roots(const std::vector<double>& values) {
+  std::vector<double> roots;
+  for (const double value : values) roots.push_back(std::sqrt(value));
+  return roots;
+}
+
+}  // namespace normserve::cli

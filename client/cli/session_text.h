@@ -1,0 +1,35 @@
+// Sessions as text and as JSON.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "normserve/client.h"
+
+namespace normserve::cli {
+
+// "TRAIN", "EVAL"; "UNKNOWN" for a mode this program is too old for.
+const char* ModeName(client::Mode mode);
+// Of "train" or "eval", in any case; empty: unspecified.
+client::Mode ModeOf(const std::string& name);
+
+// Every field that is there, under the names of the protocol and of PyTorch.
+nlohmann::ordered_json ToJson(const client::Session& session);
+
+// A line a field; then a table of its vectors if they are there.
+std::string SessionText(const client::Session& session);
+
+// One column of a table of channels.
+struct ChannelColumn {
+  std::string title;
+  std::vector<double> values;  // of the channels from first_channel on; may be empty
+};
+
+// A line a channel, with a title line.
+std::string ChannelTable(int64_t first_channel, const std::vector<ChannelColumn>& columns);
+
+// The square root of each.
+std::vector<double> Roots(const std::vector<double>& values);
+
+}  // namespace normserve::cli

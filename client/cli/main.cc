@@ -124,11 +124,8 @@ void AddServerCommands(CLI::App& app, Options& options, std::function<int()>& ru
       ->type_name("NAME");
   health->callback([&] { run = [&] { return CheckHealth(options.command_line, options.service); }; });
 
-  CLI::App* doctor =
-      AddCommand(app, "doctor",
-                 "Says which Vulkan drivers and devices there are, which one is chosen and why, and what "
-                 "to do about the others.",
-                 "normctl doctor");
+  CLI::App* doctor = AddCommand(
+      app, "doctor", "Says what there is to compute on, what is chosen and why, and what to do.", "normctl doctor");
   doctor->callback([&] { run = [&] { return Doctor(options.command_line); }; });
 }
 

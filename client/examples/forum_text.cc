@@ -13,8 +13,9 @@ namespace {
 constexpr double kEpsilon = 1e-5;
 constexpr double kMomentum = 0.1;
 
-// "5,795.3" or "-0.0002": enough digits to see what it is, thousands apart.
+// "5,795.3", "0.5716" or "-3.3e-06": enough digits to see what it is, thousands apart.
 std::string Number(double value) {
+  if (value != 0 && std::abs(value) < 1e-3) return absl::StrFormat("%.1e", value);
   if (std::abs(value) < 100) return absl::StrFormat("%.4f", value);
   std::string text = absl::StrFormat("%.1f", value);
   for (int at = static_cast<int>(text.find('.')) - 3; at > (value < 0 ? 1 : 0); at -= 3) text.insert(at, ",");

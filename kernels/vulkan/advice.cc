@@ -1,7 +1,7 @@
 #include "kernels/vulkan/advice.h"
 
 #include <algorithm>
-#include <optional>
+#include <iterator>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -192,9 +192,12 @@ std::vector<Finding> Advise(const SystemSnapshot& system) {
   AdviseOnNvidia(system, findings);
   const bool unusable_gpu = std::any_of(system.devices.begin(), system.devices.end(), IsGpu);
   AdviseOnCpuDriver(system, findings.size() > before_gpus || unusable_gpu, findings);
-  std::stable_sort(findings.begin(), findings.end(),
-                   [](const Finding& a, const Finding& b) { return a.severity > b.severity; });
-  return findings;
+  std::vector<Finding> worst_first;
+  for (const Severity severity : {Severity::kError, Severity::kWarning, Severity::kInfo}) {
+    std::copy_if(findings.begin(), findings.end(), std::back_inserter(worst_first),
+                 [severity](const Finding& finding) { return finding.severity == severity; });
+  }
+  return worst_first;
 }
 
 }  // namespace normserve::vulkan

@@ -118,12 +118,21 @@ Node ragged_chunk(inout Cursor cursor) {
   return chunk_node(pivot, d[0], d[1], d[2], d[3], ragged_values, ragged_share);
 }
 
+// Full chunks need no weights of ragged nodes.
+Node merge_full(Node left, Node right, uint level) {
+  return merge(left, right, 0u, level, 1u << (level + 1u), 1u << (level + 1u), level_weights[level]);
+}
+
+Node four_chunks(inout Cursor cursor, uint index) {
+  Node a = full_chunk(cursor), b = full_chunk(cursor), c = full_chunk(cursor), d = full_chunk(cursor);
+  return merge_full(merge_full(a, b, 0u), merge_full(c, d, 0u), 1u);
+}
+
 // Left siblings that wait for their right one, by level.
 Node waiting[kMaxLaneLevel + 1u];
 
-// Adds chunk `index`, the `position`th of this invocation, as a binary counter carries.
-void push(Node node, uint position, uint index) {
-  uint level = 0u;
+// Adds node `index >> level` of `level`, whose first chunk is this invocation's `position`th, as a binary counter carries.
+void push(Node node, uint level, uint position, uint index) {
   while (((position >> level) & 1u) != 0u) {
     node = merge(waiting[level], node, index >> level, level, chunks, full_chunks, level_weights[level]);
     ++level;
@@ -163,9 +172,14 @@ void main() {
   uint n = i / spatial;
   Cursor cursor = Cursor((n * channels + channel) * spatial + (i - n * spatial), i - n * spatial);
 
-  for (uint position = 0u; position < count; ++position) push(full_chunk(cursor), position, first + position);
+  uint position = 0u;
+  if (kMaxLaneLevel > 0u) {
+    // Four chunks at a time in registers, which spares the waiting nodes' memory.
+    for (; position + 4u <= count; position += 4u) push(four_chunks(cursor, first + position), 2u, position, first + position);
+  }
+  for (; position < count; ++position) push(full_chunk(cursor), 0u, position, first + position);
   if (ragged) {
-    push(ragged_chunk(cursor), count, first + count);
+    push(ragged_chunk(cursor), 0u, count, first + count);
     ++count;
   }
   Node node = workgroup_tree(joined(count, first + count - 1u), tile * kWorkgroup, lane_level(), chunks, full_chunks);

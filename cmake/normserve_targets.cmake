@@ -120,7 +120,9 @@ function(normserve_proto_library)
   add_library(normserve_${ARG_NAME} STATIC ${sources})
   # The protobuf compiler's code takes longest to compile of all, and none of it is on the data path.
   target_compile_options(normserve_${ARG_NAME} PRIVATE -O1 -g0)
-  target_include_directories(normserve_${ARG_NAME} SYSTEM PUBLIC ${out})
+  # Installed, its headers lie beside the client's.
+  target_include_directories(normserve_${ARG_NAME} SYSTEM PUBLIC
+    $<BUILD_INTERFACE:${out}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_link_libraries(normserve_${ARG_NAME} PUBLIC gRPC::grpc++ protobuf::libprotobuf)
 endfunction()
 

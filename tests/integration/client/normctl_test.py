@@ -1,0 +1,230 @@
+"""normctl over a real server: every command, its JSON, its errors and its exit status."""
+
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+import numpy as np
+
+from server_process import ServerTestCase
+
+NORMCTL = os.environ["NORMCTL"]
+DONE, FAILED, USAGE = 0, 1, 2
+# Nobody listens on port 1, and connecting to it fails at once.
+NOBODY = "127.0.0.1:1"
+
+
+def run(*arguments, environment=None):
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("NORMSERVE_")}
+    variables.update(environment or {})
+    return subprocess.run([NORMCTL, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                          timeout=100, env=variables)
+
+
+class Normctl(ServerTestCase):
+    def setUp(self):
+        scratch = self.enterContext(tempfile.TemporaryDirectory())
+        self.folder = pathlib.Path(scratch)
+
+    def save(self, name, values):
+        path = str(self.folder / name)
+        np.save(path, values)
+        return path
+
+    def normctl(self, *arguments):
+        """stdout of a command that must do what it is told."""
+        done = run("--server", self.server.address, *arguments)
+        self.assertEqual((done.returncode, done.stderr), (DONE, ""), arguments)
+        return done.stdout
+
+    def normctl_json(self, *arguments):
+        text = self.normctl("--json", *arguments)
+        self.assertEqual(text.count("\n"), 1, "one line of JSON")
+        return json.loads(text)
+
+    def refused(self, *arguments, status=FAILED):
+        """stderr of a command that must fail."""
+        done = run("--server", self.server.address, *arguments)
+        self.assertEqual((done.returncode, done.stdout), (status, ""), arguments)
+        return done.stderr
+
+    def test_create_starts_as_batch_norm_2d_does(self):
+        self.assertEqual(self.normctl("create", "create/a", "--num-features", "3"), "create/a\n")
+        session = self.normctl_json("show", "create/a")
+        self.assertEqual((session["epsilon"], session["momentum"], session["mode"]), (1e-5, 0.1, "TRAIN"))
+        self.assertEqual((session["generation"], session["num_batches_tracked"]), (0, 0))
+        self.assertEqual((session["weight"], session["bias"]), ([1, 1, 1], [0, 0, 0]))
+        self.assertEqual((session["running_mean"], session["running_var"]), ([0, 0, 0], [1, 1, 1]))
+
+    def test_create_takes_every_part_of_the_first_state(self):
+        session = self.normctl_json(
+            "create", "create/b", "--num-features", "2", "--epsilon", "0.001", "--momentum", "-0.5", "--mode", "eval",
+            "--weight", self.save("w.npy", np.array([2, 3], "<f4")), "--bias", self.save("b.npy", np.array([4, 5], "<f4")),
+            "--running-mean", self.save("m.npy", np.array([0.1, 0.2], "<f8")),
+            "--running-var", self.save("v.npy", np.array([7, 8], "<f4")))
+        self.assertEqual((session["epsilon"], session["momentum"], session["mode"]), (0.001, -0.5, "EVAL"))
+        self.assertEqual((session["weight"], session["bias"]), ([2, 3], [4, 5]))
+        self.assertEqual((session["running_mean"], session["running_var"]), ([0.1, 0.2], [7, 8]))
+
+    def test_a_name_is_made_where_none_is_given(self):
+        name = self.normctl("create", "--num-features", "1").strip()
+        self.assertEqual(self.normctl_json("show", name)["name"], name)
+
+    def test_list_shows_what_is_under_the_prefix_in_order(self):
+        for name in ("list/b", "list/a", "list2/c"):
+            self.normctl("create", name, "--num-features", "4")
+        self.assertEqual([session["name"] for session in self.normctl_json("list", "list/")], ["list/a", "list/b"])
+        lines = self.normctl("list", "list").splitlines()
+        self.assertEqual([line.split()[-1] for line in lines], ["name", "list/a", "list/b"])
+        self.assertEqual(self.normctl("list", "list/nothing"), "no sessions under list/nothing\n")
+
+    def test_forward_trains_and_evaluates_through_files(self):
+        x = np.random.default_rng(1).random((4, 3, 8, 8), dtype="<f4")
+        path, output = self.save("x.npy", x), str(self.folder / "y.npy")
+        self.normctl("create", "forward", "--num-features", "3")
+
+        text = self.normctl("forward", "forward", "--input", path, "--output", output)
+        self.assertRegex(text, r"^\[4, 3, 8, 8\]  sum \S+  mean \S+  normalised with batch  generation 1 \(stat")
+        mean, variance = x.mean((0, 2, 3), dtype="f8"), x.var((0, 2, 3), dtype="f8")
+        spread = (1, 3, 1, 1)
+        y = np.load(output)
+        self.assertEqual(y.dtype, np.dtype("<f4"))
+        np.testing.assert_allclose(y, (x - mean.reshape(spread)) / np.sqrt(variance.reshape(spread) + 1e-5), 1e-5, 1e-6)
+
+        reply = self.normctl_json("forward", "forward", "--input", path, "--output", output, "--mode", "eval", "--moments")
+        self.assertEqual((reply["normalized_with"], reply["updated"], reply["generation"]), ("running", False, 1))
+        self.assertEqual(reply["batch_moments"]["count"], 256)
+        np.testing.assert_allclose(reply["batch_moments"]["mean"], mean, 1e-6)
+        np.testing.assert_allclose(np.array(reply["batch_moments"]["m2"]) / 256, variance, 1e-5)
+        self.assertAlmostEqual(reply["sum"], np.load(output).sum(dtype="f8"), places=6)
+
+        reply = self.normctl_json("forward", "forward", "--input", path, "--normalize-with", "batch", "--update", "none")
+        self.assertEqual((reply["normalized_with"], reply["updated"], reply["generation"]), ("batch", False, 1))
+        self.assertIn("unbiased", self.normctl("forward", "forward", "--input", path, "--moments"))
+
+    def test_mode_is_what_a_forward_does_by_default(self):
+        path = self.save("x.npy", np.zeros((2, 1), "<f4"))
+        self.normctl("create", "mode", "--num-features", "1")
+        self.assertEqual(self.normctl("mode", "mode", "eval"), "mode is in EVAL, generation 1\n")
+        self.assertEqual(self.normctl_json("forward", "mode", "--input", path)["normalized_with"], "running")
+        self.assertEqual(self.normctl_json("mode", "mode", "train")["mode"], "TRAIN")
+        self.assertEqual(self.normctl_json("forward", "mode", "--input", path)["normalized_with"], "batch")
+
+    def test_stats_is_a_line_a_channel(self):
+        self.normctl("create", "stats", "--num-features", "3", "--running-var", self.save("v.npy", np.array([4, 9, 16.0])))
+        lines = self.normctl("stats", "stats").splitlines()
+        self.assertEqual(lines[0], "stats   mode TRAIN   generation 0   batches 0")
+        self.assertEqual(lines[2].split(), ["channel", "running_mean", "running_var", "running_std"])
+        self.assertEqual([line.split() for line in lines[3:]], [["0", "0", "4", "2"], ["1", "0", "9", "3"],
+                                                                ["2", "0", "16", "4"]])
+        part = self.normctl_json("stats", "stats", "--first", "1", "--count", "1")
+        self.assertEqual((part["first_channel"], part["running_var"]), (1, [9]))
+        self.assertEqual(self.normctl_json("stats", "stats")["running_var"], [4, 9, 16])
+
+    def test_clone_is_equal_and_independent(self):
+        path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
+        self.normctl("create", "clone/a", "--num-features", "3")
+        self.normctl("forward", "clone/a", "--input", path)
+        self.assertEqual(self.normctl("clone", "clone/a", "clone/b"), "clone/b\n")
+        first, copy = self.normctl_json("stats", "clone/a"), self.normctl_json("stats", "clone/b")
+        self.assertEqual(first["running_mean"], copy["running_mean"])
+        self.assertNotEqual(first["uid"], copy["uid"])
+        self.normctl("forward", "clone/a", "--input", path)
+        self.assertEqual(self.normctl_json("stats", "clone/b")["running_mean"], copy["running_mean"])
+        self.assertEqual(self.normctl_json("clone", "clone/b")["num_batches_tracked"], 1)
+
+    def test_delete_forgets(self):
+        self.normctl("create", "delete", "--num-features", "1")
+        self.assertEqual(self.normctl("delete", "delete"), "deleted delete\n")
+        message = self.refused("show", "delete")
+        self.assertIn("(NOT_FOUND, SESSION_NOT_FOUND)", message)
+        self.assertIn("normctl list", message)
+
+    def test_info_names_version_devices_and_limits(self):
+        info = self.normctl_json("info")
+        self.assertRegex(info["version"], r"^\d+\.\d+\.\d+$")
+        self.assertGreater(info["limits"]["max_message_bytes"], 0)
+        text = self.normctl("info")
+        self.assertIn(f"version {info['version']}", text)
+        for device in info["devices"]:
+            self.assertIn(device["name"], text)
+
+    def test_health_says_serving(self):
+        self.assertEqual(self.normctl("health"), "SERVING\n")
+        self.assertEqual(self.normctl_json("health"), {"status": "SERVING"})
+        self.normctl("health", "--service", "normserve.v1.BatchNormService")
+        self.assertIn("NOT_FOUND", self.refused("health", "--service", "nobody"))
+
+    def test_doctor_shows_the_machine_and_the_server(self):
+        done = run("doctor", "--server", self.server.address)
+        self.assertIn("Vulkan loader", done.stdout)
+        self.assertIn("What to do", done.stdout)
+        self.assertIn("answers, version", done.stdout)
+        report = json.loads(run("doctor", "--json", "--server", self.server.address).stdout)
+        self.assertTrue(report["server"]["answers"])
+        self.assertTrue(report["machine"]["inspected"])
+
+    def test_doctor_of_a_machine_without_drivers_and_server_fails_and_says_what_to_do(self):
+        nothing = str(self.folder / "none.json")
+        done = run("doctor", "--server", NOBODY, environment={"VK_ICD_FILENAMES": nothing, "VK_DRIVER_FILES": nothing})
+        self.assertEqual(done.returncode, FAILED)
+        self.assertIn("does not answer", done.stdout)
+        self.assertIn("->", done.stdout)
+
+    def test_a_server_that_is_not_there_is_told_how_to_be_started(self):
+        for command in (["list"], ["health"], ["create", "--num-features", "1"]):
+            done = run(*command, "--server", NOBODY)
+            self.assertEqual((done.returncode, done.stdout), (FAILED, ""))
+            self.assertIn(f"No server answers at {NOBODY}", done.stderr)
+            self.assertIn("./dev serve", done.stderr)
+
+    def test_the_server_may_be_named_in_the_environment(self):
+        done = run("health", environment={"NORMSERVE_SERVER": self.server.address})
+        self.assertEqual((done.returncode, done.stdout), (DONE, "SERVING\n"))
+        done = run("--server", self.server.address, "health", environment={"NORMSERVE_SERVER": NOBODY})
+        self.assertEqual(done.returncode, DONE, "the option beats the variable")
+
+    def test_the_servers_own_words_reach_the_user(self):
+        self.normctl("create", "words", "--num-features", "3")
+        two = self.save("two.npy", np.zeros((4, 2), "<f4"))
+        self.assertIn("SHAPE_MISMATCH", self.refused("forward", "words", "--input", two))
+        one = self.save("one.npy", np.zeros((1, 3), "<f4"))
+        self.assertIn("Expected more than 1 value per channel when training",
+                      self.refused("forward", "words", "--input", one))
+        self.assertIn("ALREADY_EXISTS", self.refused("create", "words", "--num-features", "3"))
+        self.assertIn("INVALID_ARGUMENT", self.refused("create", "--num-features", "0"))
+        self.assertIn("INVALID_ARGUMENT", self.refused("create", "not a name", "--num-features", "1"))
+        self.assertEqual(self.normctl_json("stats", "words")["generation"], 0)
+
+    def test_a_file_that_would_have_to_be_converted_is_refused_by_name(self):
+        self.normctl("create", "files", "--num-features", "3")
+        x = np.zeros((4, 3))
+        for name, values, words in (("f8", x, "its type is <f8"), ("big", x.astype(">f4"), "its type is >f4"),
+                                    ("f2", x.astype("<f2"), "its type is <f2"), ("int", x.astype("<i4"), "type is <i4"),
+                                    ("order", np.asfortranarray(x.astype("<f4")), "Fortran order")):
+            message = self.refused("forward", "files", "--input", self.save(f"{name}.npy", values))
+            self.assertIn(words, message)
+            self.assertIn("numpy.save(", message)
+        (self.folder / "text.npy").write_text("1 2 3")
+        self.assertIn("not a readable .npy file", self.refused("forward", "files", "--input", str(self.folder / "text.npy")))
+        self.assertIn("No such file", self.refused("forward", "files", "--input", str(self.folder / "absent.npy")))
+        self.assertEqual(self.normctl_json("stats", "files")["generation"], 0)
+
+    def test_a_wrong_command_line_is_a_usage_error(self):
+        for arguments in ([], ["dance"], ["create"], ["forward", "x"], ["mode", "x", "sleep"], ["list", "--timeout", "5"],
+                          ["list", "--timeout", "0s"], ["show"], ["list", "--no-such-option"]):
+            self.refused(*arguments, status=USAGE)
+
+    def test_every_command_has_help_with_an_example(self):
+        commands = ("create", "list", "show", "clone", "delete", "mode", "stats", "forward", "info", "health", "doctor")
+        top = run("--help").stdout
+        for command in commands:
+            self.assertIn(f"\n  {command} ", top)
+            self.assertIn(f"Example: normctl {command}", run(command, "--help").stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()

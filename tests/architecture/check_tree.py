@@ -36,8 +36,9 @@ _ENGINE = r"kernels/(engine|batch_norm|error_reason|check)\.h"
 # The first that matches a file is its layer.
 LAYERS = (
     Layer("kernels/vulkan", r"kernels/vulkan/", r"kernels/(error_reason|check)\.h", (VULKAN,)),
-    Layer("kernels/vulkan_engine", r"kernels/vulkan_", r"kernels/(vulkan/)?[^/]*\.h|kernels/shaders/"),
-    Layer("kernels", r"kernels/", r"kernels/[^/]*(?<!vulkan_engine)\.h|kernels/shaders/"),
+    Layer("kernels/vulkan_engine", r"kernels/(vulkan|forward)_", r"kernels/(vulkan/)?[^/]*\.h|kernels/shaders/"),
+    # The planner is a function of a device's limits, which are plain numbers.
+    Layer("kernels", r"kernels/", r"kernels/(?!vulkan_|forward_)[^/]*\.h|kernels/vulkan/device_limits\.h|kernels/shaders/"),
     Layer("server/session", r"server/session/", _ENGINE + r"|server/store/state_store\.h"),
     Layer("server/store", r"server/store/", _ENGINE + r"|server/session/"),
     Layer("server/rpc", r"server/rpc/", _ENGINE + r"|server/session/", (WIRE,)),

@@ -36,9 +36,10 @@ _ENGINE = r"kernels/(engine|batch_norm|error_reason|check)\.h"
 # The first that matches a file is its layer.
 LAYERS = (
     Layer("kernels/vulkan", r"kernels/vulkan/", r"kernels/(error_reason|check)\.h", (VULKAN,)),
-    Layer("kernels/vulkan_engine", r"kernels/(vulkan|forward)_", r"kernels/(vulkan/)?[^/]*\.h|kernels/shaders/"),
-    # The planner is a function of a device's limits, which are plain numbers.
-    Layer("kernels", r"kernels/", r"kernels/(?!vulkan_|forward_)[^/]*\.h|kernels/vulkan/device_limits\.h|kernels/shaders/"),
+    # A pure function: of the devices it knows their limits only.
+    Layer("kernels/dispatch_plan", r"kernels/dispatch_plan\.", _ENGINE + r"|kernels/vulkan/device_limits\.h"),
+    Layer("kernels/vulkan_engine", r"kernels/(vulkan_engine|forward_\w+|tensor_segments)\.", r"kernels/"),
+    Layer("kernels", r"kernels/"),
     Layer("server/session", r"server/session/", _ENGINE + r"|server/store/state_store\.h"),
     Layer("server/store", r"server/store/", _ENGINE + r"|server/session/"),
     Layer("server/rpc", r"server/rpc/", _ENGINE + r"|server/session/", (WIRE,)),
@@ -71,7 +72,7 @@ VAGUE_NAME = re.compile(r"(^|_)(utils?|common|helpers?|managers?|misc)(_|$)", re
 
 # The patterns spell a letter as a class so that this file does not hold what it looks for.
 FORBIDDEN_TEXT = (
-    ("an absolute path of one machine", re.compile(r"(?<![\w.$}])/(wor[k]|roo[t]|hom[e]/\w+|tmp/bas[h]_jobs)/")),
+    ("an absolute path of one machine", re.compile(r"(?<![\w.$}])/(wor[k]|roo[t]|hom[e]/\w{2,}|tmp/bas[h]_jobs)/")),
     ("the name of a package host", re.compile(
         r"\b(deb|security|archive|snapshot|ftp)\.(debia[n]|ubunt[u])\.(org|com)\b|\bregistry\.npmj[s]\.org\b"
         r"|\bpyp[i]\.org\b|\bproxy\.golan[g]\.org\b")),

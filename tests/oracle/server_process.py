@@ -32,6 +32,8 @@ _MANIFESTS = {
     "swiftshader": ["/usr/lib/chromium/vk_swiftshader_icd.json", "/usr/lib/chromium*/vk_swiftshader_icd.json"],
 }
 
+_DEVICE_NAMES = {"reference": "", "lavapipe": "llvmpipe", "swiftshader": "SwiftShader"}
+
 
 def driver_environment(engine):
     """The environment variables that leave the Vulkan loader one driver; none for the reference engine."""
@@ -131,6 +133,10 @@ class ServerTestCase(unittest.TestCase):
     def setUpClass(cls):
         cls.server = cls.enterClassContext(ServerProcess())
         cls.stub = cls.server.stub
+        info = cls.stub.GetServerInfo(pb.GetServerInfoRequest())
+        in_use = [device.name for device in info.devices if device.in_use]
+        expected = _DEVICE_NAMES[ENGINE]
+        assert [expected in name for name in in_use] == [True] * (ENGINE != "reference"), (ENGINE, in_use)
 
     def run(self, result=None):
         def failed():

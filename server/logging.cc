@@ -1,5 +1,6 @@
 #include "server/logging.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <spdlog/formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -31,6 +32,11 @@ void LogGrpcMessage(gpr_log_func_args* message) {
   spdlog::debug("gRPC: {} ({}:{})", message->message, message->file, message->line);
 }
 
+// Of text fields that are not UTF-8: a client's mistake, which it is told.
+void LogProtobufMessage(google::protobuf::LogLevel, const char* file, int line, const std::string& message) {
+  spdlog::debug("Protocol Buffers: {} ({}:{})", message, file, line);
+}
+
 }  // namespace
 
 void SetUpLogging(const std::string& format, const std::string& level) {
@@ -44,6 +50,7 @@ void SetUpLogging(const std::string& format, const std::string& level) {
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(std::move(logger));
   gpr_set_log_function(LogGrpcMessage);
+  google::protobuf::SetLogHandler(LogProtobufMessage);
 }
 
 }  // namespace normserve

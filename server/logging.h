@@ -5,8 +5,8 @@
 
 namespace normserve {
 
-// `format` is "text" or "json" (one object a line), `level` one of spdlog's names. gRPC's own messages come out too, at
-// level debug.
+// `format` is "text" or "json" (one object a line), `level` one of spdlog's names. The messages of gRPC and of
+// Protocol Buffers come out too, at level debug.
 void SetUpLogging(const std::string& format, const std::string& level);
 
 }  // namespace normserve

@@ -118,7 +118,7 @@ Reactor* BatchNormServiceImpl::Forward(Context* context, const grpc::ByteBuffer*
   ForwardCall::Start(
       registry_, engine_, *std::move(parsed), [call] { return call->IsCancelled(); },
       [call, reply, bytes = *std::move(bytes)](absl::StatusOr<ForwardReply> result) mutable {
-        if (result.ok()) *reply = WriteForwardReply(*result, std::move(bytes));
+        if (result.ok()) *reply = WriteForwardReply(*std::move(result), std::move(bytes));
         call->Answer(result.status());
       });
   return call;

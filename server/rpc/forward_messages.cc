@@ -114,8 +114,9 @@ std::string WriteReplyHeader(const ForwardReply& reply, uint32_t size_bytes) {
 
 // What a slice of the reply keeps alive while the transport has it.
 struct Lent {
-  std::shared_ptr<const void> output;
+  // Given back last: once no bytes are in work, the engine's memory is back too.
   CallGate::Pass bytes;
+  std::shared_ptr<const void> output;
 };
 
 }  // namespace
@@ -146,7 +147,7 @@ absl::StatusOr<ForwardRequest> ReadForwardRequest(const grpc::ByteBuffer& messag
   return request;
 }
 
-grpc::ByteBuffer WriteForwardReply(const ForwardReply& reply, CallGate::Pass bytes) {
+grpc::ByteBuffer WriteForwardReply(ForwardReply reply, CallGate::Pass bytes) {
   size_t size_bytes = 0;
   for (const auto& piece : reply.output.pieces) size_bytes += piece.size();
   std::vector<grpc::Slice> slices;
@@ -155,7 +156,7 @@ grpc::ByteBuffer WriteForwardReply(const ForwardReply& reply, CallGate::Pass byt
     // gRPC's slices are not const; nobody writes to them.
     auto* data = const_cast<std::byte*>(piece.data());
     slices.emplace_back(
-        data, piece.size(), [](void* lent) { delete static_cast<Lent*>(lent); }, new Lent{reply.output.owner, bytes});
+        data, piece.size(), [](void* lent) { delete static_cast<Lent*>(lent); }, new Lent{bytes, reply.output.owner});
   }
   return grpc::ByteBuffer(slices.data(), slices.size());
 }

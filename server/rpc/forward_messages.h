@@ -16,6 +16,6 @@ absl::StatusOr<ForwardRequest> ReadForwardRequest(const grpc::ByteBuffer& messag
 
 // A serialised normserve.v1.ForwardReply whose last slices are the engine's own memory. That memory and `bytes` are
 // given back when the transport is done with them.
-grpc::ByteBuffer WriteForwardReply(const ForwardReply& reply, CallGate::Pass bytes);
+grpc::ByteBuffer WriteForwardReply(ForwardReply reply, CallGate::Pass bytes);
 
 }  // namespace normserve

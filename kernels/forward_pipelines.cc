@@ -26,7 +26,7 @@ absl::StatusOr<std::unique_ptr<ForwardPipelines>> ForwardPipelines::Create(vulka
     return pipeline.ok() ? *std::move(pipeline) : nullptr;
   };
   for (uint32_t access = 0; access < 3; ++access) {
-    made->moments_[access][0] = make(kMoments, {workgroup_size, 0, access});
+    if (!device.limits().is_cpu) made->moments_[access][0] = make(kMoments, {workgroup_size, 0, access});
     made->moments_[access][1] = make(kMoments, {workgroup_size, kMaxLaneLevel, access});
   }
   made->merge_ = make(kMerge, {workgroup_size});

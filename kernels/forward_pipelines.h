@@ -27,15 +27,16 @@ struct NormalisePush {
   float count_share, epsilon;
 };
 
-// Eleven pipelines for one workgroup size: none depends on a shape, so none is made while a request waits. Immutable,
-// thread-safe. The device outlives it.
+// Eleven pipelines for one workgroup size (eight on a CPU driver): none depends on a shape, so none is made while a
+// request waits. Immutable, thread-safe. The device outlives it.
 class ForwardPipelines {
  public:
   static absl::StatusOr<std::unique_ptr<ForwardPipelines>> Create(vulkan::Device& device, uint32_t workgroup_size);
 
   uint32_t workgroup_size() const { return workgroup_size_; }
   const vulkan::ComputePipeline& moments(Access access, uint32_t lane_level) const {
-    return *moments_[static_cast<size_t>(access)][lane_level > 0];
+    const auto& by_level = moments_[static_cast<size_t>(access)];
+    return lane_level == 0 && by_level[0] != nullptr ? *by_level[0] : *by_level[1];
   }
   const vulkan::ComputePipeline& merge() const { return *merge_; }
   const vulkan::ComputePipeline& normalise(bool from_nodes, Access access) const {
@@ -47,7 +48,9 @@ class ForwardPipelines {
   explicit ForwardPipelines(uint32_t workgroup_size) : workgroup_size_(workgroup_size) {}
 
   const uint32_t workgroup_size_;
-  std::array<std::array<Pipeline, 2>, 3> moments_;    // by access, by lane_level > 0
+  // By access; [0] for lane_level 0 alone, which spares a GPU the memory for nodes that wait (null on a CPU driver, where
+  // it would only cost the time to compile it), [1] for any.
+  std::array<std::array<Pipeline, 2>, 3> moments_;
   Pipeline merge_;
   std::array<std::array<Pipeline, 2>, 2> normalise_;  // by from_nodes, by quads
 };

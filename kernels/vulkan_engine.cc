@@ -67,32 +67,32 @@ absl::StatusOr<std::unique_ptr<VulkanEngine>> VulkanEngine::Create(const VulkanE
 // while the server starts. What goes wrong here will be said by the first request.
 void VulkanEngine::WarmUp() {
   const BatchShape shapes[] = {
-      {.batch_size = 2, .num_features = 2, .spatial_size = 16},    // runs, one chunk a lane
-      {.batch_size = 2, .num_features = 2, .spatial_size = 4},     // quads
-      {.batch_size = 2, .num_features = 2, .spatial_size = 3},     // scalars
-      {.batch_size = 4, .num_features = 64, .spatial_size = 4096},  // runs, several chunks a lane
-      {.batch_size = 4, .num_features = 64, .spatial_size = 1028},  // quads
-      {.batch_size = 4, .num_features = 64, .spatial_size = 1029},  // scalars
+      {.batch_size = 2, .num_features = 2, .spatial_size = 16},  // Access::kRuns
+      {.batch_size = 2, .num_features = 2, .spatial_size = 4},   // Access::kQuads
+      {.batch_size = 2, .num_features = 2, .spatial_size = 3},   // Access::kScalar
   };
+  const auto parameters =
+      std::make_shared<AffineParameters>(AffineParameters{.weight = {1, 1}, .bias = {0, 0}});
+  const auto given = std::make_shared<NormalizationStatistics>(
+      NormalizationStatistics{.mean = {0, 0}, .variance = {1, 1}});
   for (const BatchShape& shape : shapes) {
-    const auto channels = static_cast<size_t>(shape.num_features);
     auto values = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(shape.SizeBytes()));
-    const auto parameters = std::make_shared<AffineParameters>(
-        AffineParameters{.weight = std::vector<float>(channels, 1), .bias = std::vector<float>(channels, 0)});
-    const auto given = std::make_shared<NormalizationStatistics>(
-        NormalizationStatistics{.mean = std::vector<double>(channels, 0), .variance = std::vector<double>(channels, 1)});
-    for (const bool training : {true, false}) {
-      ForwardJob job{.input = {.shape = shape, .pieces = {absl::MakeConstSpan(*values)}, .owner = values},
-                     .parameters = parameters};
-      if (!training) job.given = given;
-      Forward(std::move(job), [](absl::StatusOr<ForwardResult>) {});
-    }
+    ForwardJob job{.input = {.shape = shape, .pieces = {absl::MakeConstSpan(*values)}, .owner = values},
+                   .parameters = parameters};
+    PlanOptions plan = runtime_->plan_options;
+    for (plan.lane_level = 0; plan.lane_level < 2; ++plan.lane_level) Submit(job, plan, [](auto) {});
+    job.given = given;
+    Submit(std::move(job), plan, [](auto) {});
   }
 }
 
 void VulkanEngine::Forward(ForwardJob job, ForwardDone done) {
+  Submit(std::move(job), runtime_->plan_options, std::move(done));
+}
+
+void VulkanEngine::Submit(ForwardJob job, const PlanOptions& plan_options, ForwardDone done) {
   Runtime& runtime = *runtime_;
-  auto plan = PlanDispatches(job.input.shape, runtime.device->limits(), runtime.plan_options);
+  auto plan = PlanDispatches(job.input.shape, runtime.device->limits(), plan_options);
   if (!plan.ok()) return std::move(done)(plan.status());
   auto recording = ForwardRecording::Create(job, *std::move(plan), *runtime.pipelines, *runtime.device, *runtime.pool,
                                             *runtime.commands);
@@ -101,8 +101,9 @@ void VulkanEngine::Forward(ForwardJob job, ForwardDone done) {
   // The input stays with the job until it is over: the caller may want to look at it again.
   runtime.submitter->Submit(std::move(commands), [recording = *std::move(recording), input = std::move(job.input),
                                                   done = std::move(done)](absl::Status status) mutable {
-    if (!status.ok()) return std::move(done)(std::move(status));
-    std::move(done)(recording->TakeResult());
+    auto result = status.ok() ? recording->TakeResult() : absl::StatusOr<ForwardResult>(std::move(status));
+    recording.reset();  // what the caller does next finds all but the output back in the pool
+    std::move(done)(std::move(result));
   });
 }
 

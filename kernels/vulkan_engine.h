@@ -54,6 +54,7 @@ class VulkanEngine : public Engine {
   struct Runtime;
   explicit VulkanEngine(std::unique_ptr<Runtime> runtime);
   void WarmUp();
+  void Submit(ForwardJob job, const PlanOptions& plan_options, ForwardDone done);
 
   const std::unique_ptr<Runtime> runtime_;
 };

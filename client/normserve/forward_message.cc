@@ -58,7 +58,9 @@ absl::Status SplitMessage(CodedInputStream& input, uint32_t tag, std::string& re
 // Reads `length` bytes of values; `input` is limited to the message they are in.
 absl::Status ReadValues(CodedInputStream& input, uint32_t length, std::vector<float>& values) {
   // Checked before anything of that size is allocated.
-  if (static_cast<int64_t>(length) > input.BytesUntilLimit()) return Malformed("values are missing");
+  if (const int64_t there = input.BytesUntilLimit(); there < static_cast<int64_t>(length)) {
+    return Malformed(absl::StrCat("output.data announces ", length, " bytes, at most ", there, " are there"));
+  }
   if (length % sizeof(float) != 0) {
     return Malformed(absl::StrCat("output.data has ", length, " bytes, which is not a multiple of 4"));
   }

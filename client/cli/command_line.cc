@@ -23,6 +23,10 @@ std::string Advice(const CommandLine& command_line, const absl::Status& status) 
   if (absl::IsUnimplemented(status)) {
     return absl::StrCat("What answers at ", command_line.server, " is no Normserve server, or an older one.");
   }
+  if (absl::IsResourceExhausted(status) && !info.has_value()) {
+    return "normctl info shows the server's limits: send smaller batches, or start the server with a larger\n"
+           "--max-message-bytes.";
+  }
   if (info.has_value() && info->reason == "SESSION_NOT_FOUND") return "normctl list shows the sessions that there are.";
   return "";
 }

@@ -9,7 +9,7 @@ import unittest
 
 import numpy as np
 
-from server_process import ServerTestCase
+from server_process import ServerProcess, ServerTestCase
 
 NORMCTL = os.environ["NORMCTL"]
 DONE, FAILED, USAGE = 0, 1, 2
@@ -198,6 +198,16 @@ class Normctl(ServerTestCase):
         self.assertIn("INVALID_ARGUMENT", self.refused("create", "--num-features", "0"))
         self.assertIn("INVALID_ARGUMENT", self.refused("create", "not a name", "--num-features", "1"))
         self.assertEqual(self.normctl_json("stats", "words")["generation"], 0)
+
+    def test_a_batch_beyond_the_servers_limit_says_which_limit(self):
+        path = self.save("large.npy", np.zeros((1 << 18, 1), "<f4"))  # 1 MiB, and a header
+        with ServerProcess(flags=["--max-message-bytes", "1MiB"]) as small:
+            self.assertEqual(run("create", "large", "--num-features", "1", "--server", small.address).returncode, DONE)
+            done = run("forward", "large", "--input", path, "--server", small.address)
+        self.assertEqual((done.returncode, done.stdout), (FAILED, ""))
+        self.assertIn("RESOURCE_EXHAUSTED", done.stderr)
+        self.assertIn("1048576", done.stderr)
+        self.assertIn("--max-message-bytes", done.stderr)
 
     def test_a_file_that_would_have_to_be_converted_is_refused_by_name(self):
         self.normctl("create", "files", "--num-features", "3")

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,9 @@ struct Case {
   Tolerance tolerance = Tolerance::kTight;
   std::string reason;  // the bug that this row guards against
 };
+
+// For the messages of a failing test.
+inline void PrintTo(const Case& test_case, std::ostream* out) { *out << test_case.name; }
 
 // Reads the rows of a file like cases.json. INVALID_ARGUMENT names the row and the field: one that is unknown, missing
 // or out of range, a name twice, a reason that is no sentence.

@@ -16,16 +16,16 @@ using EngineOr = absl::StatusOr<std::unique_ptr<Engine>>;
 // On the driver whose name holds `device`, made poorer by `mask`, with the planner's choices fixed by `plan`. The
 // validation layer listens, and memory that is read too early or too late shows as NaN.
 EngineUnderTest OnVulkan(std::string name, std::string device, std::string mask = "", PlanOptions plan = {}) {
-  return {std::move(name), [=]() -> EngineOr {
-            auto parsed = vulkan::ParseDeviceMask(mask);
-            if (!parsed.ok()) return parsed.status();
-            return VulkanEngine::Create(
-                {.selection = {.device = device},
-                 .mask = *parsed,
-                 .instance = {.validation = true, .on_message = vulkan::FailOnValidationMessage()},
-                 .pool = {.poison = true},
-                 .plan = plan});
-          }};
+  return {
+      std::move(name), [=]() -> EngineOr {
+        auto parsed = vulkan::ParseDeviceMask(mask);
+        if (!parsed.ok()) return parsed.status();
+        return VulkanEngine::Create({.selection = {.device = device},
+                                     .mask = *parsed,
+                                     .instance = {.validation = true, .on_message = vulkan::FailOnValidationMessage()},
+                                     .pool = {.poison = true},
+                                     .plan = plan});
+      }};
 }
 
 }  // namespace

@@ -19,8 +19,8 @@ struct EngineUnderTest {
 // All of them, whether or not this machine can make them.
 const std::vector<EngineUnderTest>& EnginesUnderTest();
 
-// The engine called `name`, made at its first use and kept until DestroySharedEngines: starting a Vulkan driver for each
-// case would cost more than the cases. The factory's error if it cannot be made, and for a name that is not in the
+// The engine called `name`, made at its first use and kept until DestroySharedEngines: starting a Vulkan driver for
+// each case would cost more than the cases. The factory's error if it cannot be made, and for a name that is not in the
 // list.
 absl::StatusOr<Engine*> SharedEngine(const std::string& name);
 

@@ -1,6 +1,7 @@
 #include "kernels/vulkan/instance.h"
 
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -126,13 +127,15 @@ absl::StatusOr<std::unique_ptr<Instance>> Instance::Create(const InstanceOptions
     features.pNext = &messenger;
   }
 #ifdef VK_EXT_layer_settings
-  // Newer layers check across submits unless told not to.
+  // Newer layers check across submits, and do not look at what shaders read and write, unless told otherwise.
+  const VkBool32 on = VK_TRUE;
   const VkBool32 off = VK_FALSE;
-  const VkLayerSettingEXT setting = {kValidationLayer, "syncval_submit_time_validation",
-                                     VK_LAYER_SETTING_TYPE_BOOL32_EXT, 1, &off};
+  const VkLayerSettingEXT values[] = {
+      {kValidationLayer, "syncval_submit_time_validation", VK_LAYER_SETTING_TYPE_BOOL32_EXT, 1, &off},
+      {kValidationLayer, "syncval_shader_accesses_heuristic", VK_LAYER_SETTING_TYPE_BOOL32_EXT, 1, &on}};
   VkLayerSettingsCreateInfoEXT settings = {VK_STRUCTURE_TYPE_LAYER_SETTINGS_CREATE_INFO_EXT};
-  settings.settingCount = 1;
-  settings.pSettings = &setting;
+  settings.settingCount = static_cast<uint32_t>(std::size(values));
+  settings.pSettings = values;
   if (options.validation && LayerHasExtension(kValidationLayer, VK_EXT_LAYER_SETTINGS_EXTENSION_NAME)) {
     extensions.push_back(VK_EXT_LAYER_SETTINGS_EXTENSION_NAME);
     settings.pNext = create.pNext;

@@ -2,7 +2,9 @@
 
 import os
 import pathlib
+import re
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -45,6 +47,15 @@ class InstalledPackage(unittest.TestCase):
             self.assertIn("client.h", headers)
             self.assertFalse(headers & {"caller.h", "retry_loop.h", "messages.h", "forward_message.h", "request_id.h"})
             self.assertTrue(pathlib.Path(prefix, "share/normserve/proto/normserve/v1/tensor.proto").exists())
+
+    def test_the_ten_lines_of_python_run_on_the_raw_stubs(self):
+        with ServerProcess() as server:
+            done = subprocess.run([sys.executable, "-B", SOURCE / "client/examples/ten_lines.py", server.address],
+                                  env={**os.environ, "PYTHONPATH": os.environ["NORMSERVE_STUBS"]}, capture_output=True,
+                                  text=True, check=True)
+        train, evaluation = re.findall(r"sums to (\S+)", done.stdout)
+        self.assertLess(abs(float(train)), 1)
+        self.assertAlmostEqual(float(evaluation), 5800, delta=300)
 
 
 if __name__ == "__main__":

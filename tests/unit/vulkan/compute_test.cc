@@ -113,8 +113,6 @@ TEST_P(ComputeTest, SpecialisationConstantsMakePipelinesOfTheirOwn) {
   const ComputePipeline& plain = ScaleAdd(open, 0);
   const ComputePipeline& seven = ScaleAdd(open, 7);
   EXPECT_NE(&plain, &seven);
-  EXPECT_EQ(&seven, &ScaleAdd(open, 7));
-  EXPECT_EQ(open.pipelines->size(), 2u);
 
   auto x = OrDie(open.buffers->Acquire(4, BufferUsage::kDevice));
   auto y = OrDie(open.buffers->Acquire(4, BufferUsage::kDevice));

@@ -34,7 +34,7 @@ OpenDevice DeviceTest::Open(const DeviceOptions& options, const BufferPoolOption
   open.device = OrDie(Device::Create(ValidatedInstance(), GetParam(), options));
   open.buffers = OrDie(BufferPool::Create(*open.device, pool));
   open.commands = std::make_unique<CommandPool>(*open.device);
-  open.pipelines = std::make_unique<PipelineCache>(*open.device);
+  open.pipelines = std::make_unique<ScaleAddPipelines>();
   open.submitter = OrDie(Submitter::Create(*open.device, std::move(submitter)));
   return open;
 }
@@ -44,7 +44,10 @@ const ComputePipeline& ScaleAdd(const OpenDevice& open, uint32_t extra) {
                          .spirv = kScaleAddSpirv,
                          .num_storage_buffers = 2,
                          .push_constant_bytes = sizeof(ScaleAddPush)};
-  return *OrDie(open.pipelines->Get(shader, {64, extra}));
+  absl::MutexLock lock(&open.pipelines->mutex);
+  auto& pipeline = open.pipelines->made[extra];
+  if (pipeline == nullptr) pipeline = OrDie(ComputePipeline::Create(*open.device, shader, {64, extra}));
+  return *pipeline;
 }
 
 void DispatchScaleAdd(CommandRecorder& recorder, const OpenDevice& open, const BufferBinding& x, const BufferBinding& y,

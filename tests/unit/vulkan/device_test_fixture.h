@@ -3,14 +3,17 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "kernels/vulkan/buffer_pool.h"
 #include "kernels/vulkan/command_pool.h"
 #include "kernels/vulkan/device.h"
-#include "kernels/vulkan/pipeline_cache.h"
+#include "kernels/vulkan/pipeline.h"
 #include "kernels/vulkan/recorder.h"
 #include "kernels/vulkan/submitter.h"
 
@@ -22,12 +25,18 @@ std::vector<DeviceSnapshot> UsableDevices();
 // A device name as it may stand in a test's name.
 std::string DeviceTestName(const testing::TestParamInfo<DeviceSnapshot>& info);
 
+// Those of scale_add, by its second specialisation constant; made by ScaleAdd.
+struct ScaleAddPipelines {
+  absl::Mutex mutex;
+  std::map<uint32_t, std::unique_ptr<ComputePipeline>> made ABSL_GUARDED_BY(mutex);
+};
+
 // One opened device with everything that work on it needs, taken down in the right order.
 struct OpenDevice {
   std::unique_ptr<Device> device;
   std::unique_ptr<BufferPool> buffers;
   std::unique_ptr<CommandPool> commands;
-  std::unique_ptr<PipelineCache> pipelines;
+  std::unique_ptr<ScaleAddPipelines> pipelines;
   std::unique_ptr<Submitter> submitter;
 };
 

@@ -45,8 +45,7 @@ uint32_t ChooseLaneLevel(const BatchShape& shape, const MergeTree& tree, uint32_
 
 uint32_t SliceValues(const DispatchPlan& plan, int64_t window_values, int64_t channels,
                      const vulkan::DeviceLimits& limits) {
-  const int64_t step =
-      static_cast<int64_t>(plan.workgroup_size) * (plan.normalise_access == Access::kQuads ? 4 : 1);
+  const int64_t step = static_cast<int64_t>(plan.workgroup_size) * (plan.normalise_access == Access::kQuads ? 4 : 1);
   const int64_t wanted_workgroups = limits.is_cpu ? kCpuWorkgroups : kGpuWorkgroups;
   const int64_t most_steps = limits.is_cpu ? kCpuStepsPerSlice : kGpuStepsPerSlice;
   const int64_t all_steps = CeilDivide(window_values, step);
@@ -93,9 +92,8 @@ absl::StatusOr<DispatchPlan> PlanDispatches(const BatchShape& shape, const vulka
   plan.workgroup_size = options.workgroup_size != 0 ? options.workgroup_size : ChooseWorkgroupSize(limits);
   NORMSERVE_CHECK(plan.workgroup_size >= 2 && std::has_single_bit(plan.workgroup_size));
   const auto workgroup_level = static_cast<uint32_t>(std::countr_zero(plan.workgroup_size));
-  plan.lane_level = options.lane_level >= 0
-                        ? static_cast<uint32_t>(options.lane_level)
-                        : ChooseLaneLevel(shape, plan.tree, plan.workgroup_size, limits.is_cpu);
+  plan.lane_level = options.lane_level >= 0 ? static_cast<uint32_t>(options.lane_level)
+                                            : ChooseLaneLevel(shape, plan.tree, plan.workgroup_size, limits.is_cpu);
 
   // One binding shows a shader at most this many bytes, one buffer is no longer, and indices in it fit 32 bits.
   const auto buffer_bytes = static_cast<int64_t>(
@@ -127,7 +125,7 @@ absl::StatusOr<DispatchPlan> PlanDispatches(const BatchShape& shape, const vulka
   plan.one_run = shape.batch_size == 1 || channels_per_block == 1 || shape.num_features == 1;
   const bool aligned_channels = channels_per_block == 1 || shape.num_features == 1 || values % 4 == 0;
   plan.moments_access = shape.spatial_size % kChunkValues == 0 || (plan.one_run && aligned_channels) ? Access::kRuns
-                        : shape.spatial_size % 4 == 0                                               ? Access::kQuads
+                        : shape.spatial_size % 4 == 0                                                ? Access::kQuads
                                                                                                      : Access::kScalar;
   plan.normalise_access = plan.moments_access == Access::kScalar ? Access::kScalar : Access::kQuads;
 

@@ -4,7 +4,8 @@
 // one buffer becomes *windows* of consecutive values, each window is reduced in *tiles* (one workgroup each) and
 // normalised in *slices* (one workgroup each). Nearly every batch is one block of one window.
 //
-// None of this changes a result: the merge tree (shaders/moments_tree.glsl) is a function of the number of values alone.
+// None of this changes a result: the merge tree (shaders/moments_tree.glsl) is a function of the number of values
+// alone.
 #pragma once
 
 #include <array>

@@ -48,8 +48,8 @@ class ForwardPipelines {
   explicit ForwardPipelines(uint32_t workgroup_size) : workgroup_size_(workgroup_size) {}
 
   const uint32_t workgroup_size_;
-  // By access; [0] for lane_level 0 alone, which spares a GPU the memory for nodes that wait (null on a CPU driver, where
-  // it would only cost the time to compile it), [1] for any.
+  // By access; [0] for lane_level 0 alone, which spares a GPU the memory for nodes that wait (null on a CPU driver,
+  // where it would only cost the time to compile it), [1] for any.
   std::array<std::array<Pipeline, 2>, 3> moments_;
   Pipeline merge_;
   std::array<std::array<Pipeline, 2>, 2> normalise_;  // by from_nodes, by quads

@@ -37,9 +37,11 @@ ForwardRecording::ForwardRecording(const ForwardJob& job, DispatchPlan plan)
       epsilon_(static_cast<float>(job.epsilon)),
       step_counts_(plan_.MergeSteps(/*to_one=*/!from_batch_)) {}
 
-absl::StatusOr<std::unique_ptr<ForwardRecording>> ForwardRecording::Create(
-    const ForwardJob& job, DispatchPlan plan, const ForwardPipelines& pipelines, vulkan::Device& device,
-    vulkan::BufferPool& pool, vulkan::CommandPool& commands) {
+absl::StatusOr<std::unique_ptr<ForwardRecording>> ForwardRecording::Create(const ForwardJob& job, DispatchPlan plan,
+                                                                           const ForwardPipelines& pipelines,
+                                                                           vulkan::Device& device,
+                                                                           vulkan::BufferPool& pool,
+                                                                           vulkan::CommandPool& commands) {
   std::unique_ptr<ForwardRecording> made(new ForwardRecording(job, std::move(plan)));
   if (absl::Status status = made->AcquireBuffers(pool); !status.ok()) return status;
   made->FillBuffers(job);
@@ -215,8 +217,7 @@ void ForwardRecording::RecordNormalise(const ForwardPipelines& pipelines, vulkan
           .epsilon = epsilon_};
       // A shader that does not merge reads no nodes; the binding still wants a buffer.
       const TransferBuffer& nodes = from_batch_ ? blocks_[b].nodes[0] : parameters;
-      recorder.Dispatch(pipeline,
-                        {All(blocks_[b].windows[w]), All(blocks_[b].windows[w]), All(parameters), All(nodes)},
+      recorder.Dispatch(pipeline, {All(blocks_[b].windows[w]), All(blocks_[b].windows[w]), All(parameters), All(nodes)},
                         Bytes(push), {window.slice_count, channels, 1});
     }
   }

@@ -36,9 +36,9 @@ class ForwardRecording {
 
  private:
   struct Block {
-    std::vector<vulkan::TransferBuffer> windows;         // x before, y after: normalised in place
-    std::vector<vulkan::TransferBuffer> parameters;      // one: level weights, then four floats a channel
-    std::vector<vulkan::TransferBuffer> nodes;           // one, or none without moments: each merge step, then moments
+    std::vector<vulkan::TransferBuffer> windows;     // x before, y after: normalised in place
+    std::vector<vulkan::TransferBuffer> parameters;  // one: level weights, then four floats a channel
+    std::vector<vulkan::TransferBuffer> nodes;       // one, or none without moments: each merge step, then moments
   };
   // One binding of a shader over all of `buffer`.
   static vulkan::BufferBinding All(const vulkan::TransferBuffer& buffer) { return {buffer.device(), 0, 0}; }

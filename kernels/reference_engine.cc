@@ -71,12 +71,10 @@ void ReferenceEngine::Forward(ForwardJob job, ForwardDone done) {
     const double variance = job.given ? job.given->variance[c] : result.moments->BiasedVariance(c);
     const double root = std::sqrt(variance + job.epsilon);
     const double weight = job.parameters->weight[c], bias = job.parameters->bias[c];
-    ForEachValue(shape, c, [&](int64_t i) {
-      (*output)[i] = static_cast<float>((x[i] - mean) / root * weight + bias);
-    });
+    ForEachValue(shape, c, [&](int64_t i) { (*output)[i] = static_cast<float>((x[i] - mean) / root * weight + bias); });
   }
-  result.output.pieces = {absl::MakeConstSpan(reinterpret_cast<const std::byte*>(output->data()),
-                                              output->size() * sizeof(float))};
+  result.output.pieces = {
+      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(output->data()), output->size() * sizeof(float))};
   result.output.owner = std::move(output);
   std::move(done)(std::move(result));
 }

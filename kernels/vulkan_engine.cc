@@ -38,8 +38,8 @@ absl::StatusOr<std::unique_ptr<VulkanEngine>> VulkanEngine::Create(const VulkanE
   auto selection = vulkan::SelectDevice(runtime->devices, options.selection);
   if (!selection.ok()) return selection.status();
   runtime->selection = *std::move(selection);
-  auto device = vulkan::Device::Create(*runtime->instance, runtime->devices[runtime->selection.chosen],
-                                       {.mask = options.mask});
+  auto device =
+      vulkan::Device::Create(*runtime->instance, runtime->devices[runtime->selection.chosen], {.mask = options.mask});
   if (!device.ok()) return device.status();
   runtime->device = *std::move(device);
   auto pool = vulkan::BufferPool::Create(*runtime->device, options.pool);
@@ -71,10 +71,9 @@ void VulkanEngine::WarmUp() {
       {.batch_size = 2, .num_features = 2, .spatial_size = 4},   // Access::kQuads
       {.batch_size = 2, .num_features = 2, .spatial_size = 3},   // Access::kScalar
   };
-  const auto parameters =
-      std::make_shared<AffineParameters>(AffineParameters{.weight = {1, 1}, .bias = {0, 0}});
-  const auto given = std::make_shared<NormalizationStatistics>(
-      NormalizationStatistics{.mean = {0, 0}, .variance = {1, 1}});
+  const auto parameters = std::make_shared<AffineParameters>(AffineParameters{.weight = {1, 1}, .bias = {0, 0}});
+  const auto given =
+      std::make_shared<NormalizationStatistics>(NormalizationStatistics{.mean = {0, 0}, .variance = {1, 1}});
   for (const BatchShape& shape : shapes) {
     auto values = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(shape.SizeBytes()));
     ForwardJob job{.input = {.shape = shape, .pieces = {absl::MakeConstSpan(*values)}, .owner = values},

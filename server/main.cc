@@ -40,14 +40,13 @@ std::vector<DeviceDescription> Describe(const VulkanEngine& engine) {
   const vulkan::Selection& selection = engine.selection();
   for (size_t i = 0; i < engine.devices().size(); ++i) {
     const vulkan::DeviceSnapshot& device = engine.devices()[i];
-    DeviceDescription description{
-        .name = device.name,
-        .uuid = device.uuid,
-        .type = vulkan::DeviceTypeName(device.type),
-        .driver = absl::StrCat(device.driver_name, " ", device.driver_info),
-        .api_version = absl::StrCat(device.api_version_major, ".", device.api_version_minor),
-        .in_use = i == selection.chosen,
-        .reason = selection.reasons[i]};
+    DeviceDescription description{.name = device.name,
+                                  .uuid = device.uuid,
+                                  .type = vulkan::DeviceTypeName(device.type),
+                                  .driver = absl::StrCat(device.driver_name, " ", device.driver_info),
+                                  .api_version = absl::StrCat(device.api_version_major, ".", device.api_version_minor),
+                                  .in_use = i == selection.chosen,
+                                  .reason = selection.reasons[i]};
     devices.insert(description.in_use ? devices.begin() : devices.end(), std::move(description));
   }
   return devices;

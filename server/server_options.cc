@@ -74,7 +74,8 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
       ->check(CLI::IsMember({"vulkan", "reference"}));
   device.Option("device", options.device, "Index, part of the name, or UUID of the Vulkan device (unset: the best)");
   device.Flag("require-gpu", options.require_gpu, "Refuse to start on a CPU driver");
-  device.Option("device-mask", options.device_mask, "What to take from the device, to reach every fallback in tests: max_storage_buffer_range=BYTES, "
+  device.Option("device-mask", options.device_mask,
+                "What to take from the device, to reach every fallback in tests: max_storage_buffer_range=BYTES, "
                 "max_allocation_size=BYTES, max_workgroup_invocations=N, staging, no_push_descriptors; by commas");
   device.Flag("validation", options.validation, "Run under the Khronos validation layer");
 

@@ -17,7 +17,7 @@ struct ServerOptions {
   std::string port_file;  // empty: none
 
   std::string engine = "vulkan";  // or "reference"
-  std::string device;  // index, name or UUID; empty: the best
+  std::string device;             // index, name or UUID; empty: the best
   bool require_gpu = false;
   std::string device_mask;  // features not to use, for tests of the fallbacks
   bool validation = false;  // Khronos validation layer

@@ -98,7 +98,9 @@ void Submitter::CompletionLoop() {
     }
     const absl::Status status = WaitForBatch(batch);
     for (Job& job : batch.jobs) {
-      { const Recording given_back = std::move(job.recording); }
+      {
+        const Recording given_back = std::move(job.recording);
+      }
       std::move(job.done)(status);
       job.done = nullptr;  // with what it holds
     }

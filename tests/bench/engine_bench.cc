@@ -51,8 +51,8 @@ void Forward(benchmark::State& state, bool training) {
   for (float& value : *values) value = std::normal_distribution<float>()(random);
   const auto parameters = std::make_shared<AffineParameters>(
       AffineParameters{.weight = std::vector<float>(channels, 1), .bias = std::vector<float>(channels, 0)});
-  const auto running = std::make_shared<NormalizationStatistics>(
-      NormalizationStatistics{.mean = std::vector<double>(channels, 0.1), .variance = std::vector<double>(channels, 1)});
+  const auto running = std::make_shared<NormalizationStatistics>(NormalizationStatistics{
+      .mean = std::vector<double>(channels, 0.1), .variance = std::vector<double>(channels, 1)});
   const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(values->data()),
                                           static_cast<size_t>(kShape.SizeBytes()));
   for (auto _ : state) {

@@ -167,8 +167,7 @@ TEST_P(EngineTest, AnswersManyThreadsWithManyJobsInFlight) {
     std::pair<const Prepared*, absl::StatusOr<ForwardResult>> answer;
     {
       absl::MutexLock lock(&mutex);
-      mutex.Await(absl::Condition(
-          +[](decltype(answers)* list) { return !list->empty(); }, &answers));
+      mutex.Await(absl::Condition(+[](decltype(answers)* list) { return !list->empty(); }, &answers));
       answer = std::move(answers.back());
       answers.pop_back();
     }

@@ -135,10 +135,18 @@ void ExpectAccessIsAligned(const BatchShape& shape, const DispatchPlan& plan) {
 
 TEST(DispatchPlanTest, ShapesBeyond32BitsAreCoveredOnceWithinLimits) {
   const BatchShape shapes[] = {
-      {1, 1, int64_t{1} << 31},       {1, 1, (int64_t{1} << 31) + 1},  {3, 5, (int64_t{1} << 31) / 3},
-      {int64_t{1} << 20, 4096, 4},    {int64_t{1} << 32, 3, 1},        {2, 100000, 1},
-      {65536, 70000, 1},              {3, 1, (int64_t{1} << 33) + 13}, {32, 64, 56 * 56},
-      {1, 1, kMaxValuesPerChannel},   {1024, 1 << 20, 49},             {16, 512, 861},
+      {1, 1, int64_t{1} << 31},
+      {1, 1, (int64_t{1} << 31) + 1},
+      {3, 5, (int64_t{1} << 31) / 3},
+      {int64_t{1} << 20, 4096, 4},
+      {int64_t{1} << 32, 3, 1},
+      {2, 100000, 1},
+      {65536, 70000, 1},
+      {3, 1, (int64_t{1} << 33) + 13},
+      {32, 64, 56 * 56},
+      {1, 1, kMaxValuesPerChannel},
+      {1024, 1 << 20, 49},
+      {16, 512, 861},
   };
   for (const vulkan::DeviceLimits& limits : AllLimits()) {
     for (const BatchShape& shape : shapes) {
@@ -175,8 +183,8 @@ TEST(DispatchPlanTest, DrawnShapesAreCoveredOnceWithinLimits) {
 
 TEST(DispatchPlanTest, OneWindowIsTwoDispatchesInTraining) {
   for (const vulkan::DeviceLimits& limits : {CpuDriver(), Gpu(), Floor()}) {
-    for (const BatchShape& shape : {BatchShape{32, 64, 3136}, BatchShape{4, 3, 1024}, BatchShape{1, 1, 1 << 24},
-                                    BatchShape{2, 60000, 1}}) {
+    for (const BatchShape& shape :
+         {BatchShape{32, 64, 3136}, BatchShape{4, 3, 1024}, BatchShape{1, 1, 1 << 24}, BatchShape{2, 60000, 1}}) {
       SCOPED_TRACE(Name(shape, limits));
       const auto plan = PlanDispatches(shape, limits);
       ASSERT_TRUE(plan.ok()) << plan.status();
@@ -247,8 +255,15 @@ TEST(TensorSegmentsTest, ScatterThenGatherIsTheTensor) {
 
 TEST(BatchShapeTest, DimensionsThatOverflowOrAreNotPositiveAreRefused) {
   const int64_t big = int64_t{1} << 40;
-  for (const std::vector<int64_t>& dimensions :
-       {std::vector<int64_t>{3}, {}, {-1, 3}, {2, 0}, {2, 3, 0}, {2, 3, -4}, {big, big}, {0, big, big}, {1, big, 3, big}}) {
+  for (const std::vector<int64_t>& dimensions : {std::vector<int64_t>{3},
+                                                 {},
+                                                 {-1, 3},
+                                                 {2, 0},
+                                                 {2, 3, 0},
+                                                 {2, 3, -4},
+                                                 {big, big},
+                                                 {0, big, big},
+                                                 {1, big, 3, big}}) {
     const auto shape = BatchShape::FromDimensions(dimensions);
     EXPECT_EQ(shape.status().code(), absl::StatusCode::kInvalidArgument) << DimensionsText(dimensions);
     EXPECT_EQ(GetErrorDetails(shape.status())->metadata.at("field"), "input.shape");

@@ -42,10 +42,9 @@ absl::StatusOr<ForwardResult> Compute(Engine& engine, ForwardJob job) {
 
 // Staged, an engine uses every kind of buffer.
 std::unique_ptr<VulkanEngine> StagedEngine(vulkan::BufferPoolOptions pool = {}) {
-  auto engine = VulkanEngine::Create(
-      {.mask = {.no_host_visible_device_memory = true},
-       .instance = {.validation = true, .on_message = vulkan::FailOnValidationMessage()},
-       .pool = pool});
+  auto engine = VulkanEngine::Create({.mask = {.no_host_visible_device_memory = true},
+                                      .instance = {.validation = true, .on_message = vulkan::FailOnValidationMessage()},
+                                      .pool = pool});
   EXPECT_TRUE(engine.ok()) << engine.status();
   return *std::move(engine);
 }

@@ -30,8 +30,7 @@ class ForwardCallTest : public testing::Test {
     session_ = *registry_.Find("a");
   }
 
-  Reply Start(
-      ForwardRequest request, IsCancelled is_cancelled = [] { return false; }) {
+  Reply Start(ForwardRequest request, IsCancelled is_cancelled = [] { return false; }) {
     auto reply = std::make_shared<std::optional<absl::StatusOr<ForwardReply>>>();
     ForwardCall::Start(registry_, engine_, std::move(request), std::move(is_cancelled),
                        [reply](absl::StatusOr<ForwardReply> result) {

@@ -59,34 +59,13 @@ TEST(SessionRegistry, EachIllegalFieldIsNamedAndNothingIsMade) {
       {"config.momentum", [](SessionDraft& d) { d.config.momentum = kNaN; }},
       {"config.momentum", [](SessionDraft& d) { d.config.momentum = -kInfinity; }},
       {"parameters.weight", [](SessionDraft& d) { d.parameters.weight = {1}; }},
-      {"parameters.weight",
-       [](SessionDraft& d) {
-         d.parameters.weight = {1, INFINITY};
-       }},
-      {"parameters.bias",
-       [](SessionDraft& d) {
-         d.parameters.bias = {1, 2, 3};
-       }},
-      {"parameters.bias",
-       [](SessionDraft& d) {
-         d.parameters.bias = {NAN, 2};
-       }},
-      {"statistics.running_mean",
-       [](SessionDraft& d) {
-         d.statistics.emplace().variance = {1, 1};
-       }},
-      {"statistics.running_mean",
-       [](SessionDraft& d) {
-         d.statistics = {{0, kNaN}, {1, 1}};
-       }},
-      {"statistics.running_var",
-       [](SessionDraft& d) {
-         d.statistics = {{0, 0}, {1, -1}};
-       }},
-      {"statistics.running_var",
-       [](SessionDraft& d) {
-         d.statistics = {{0, 0}, {1}};
-       }},
+      {"parameters.weight", [](SessionDraft& d) { d.parameters.weight = {1, INFINITY}; }},
+      {"parameters.bias", [](SessionDraft& d) { d.parameters.bias = {1, 2, 3}; }},
+      {"parameters.bias", [](SessionDraft& d) { d.parameters.bias = {NAN, 2}; }},
+      {"statistics.running_mean", [](SessionDraft& d) { d.statistics.emplace().variance = {1, 1}; }},
+      {"statistics.running_mean", [](SessionDraft& d) { d.statistics = {{0, kNaN}, {1, 1}}; }},
+      {"statistics.running_var", [](SessionDraft& d) { d.statistics = {{0, 0}, {1, -1}}; }},
+      {"statistics.running_var", [](SessionDraft& d) { d.statistics = {{0, 0}, {1}}; }},
       {"statistics.num_batches_tracked", [](SessionDraft& d) { d.num_batches_tracked = -1; }},
   };
   SessionRegistry registry({.max_num_features = 100});

@@ -17,8 +17,16 @@ int64_t SizeBytes(const NormalizationStatistics& statistics) {
 
 }  // namespace
 
-RequestMemory::RequestMemory(size_t max_requests, int64_t max_vector_bytes)
-    : max_requests_(max_requests), max_vector_bytes_(max_vector_bytes) {}
+RequestMemory::RequestMemory(size_t max_requests, VectorLimits limits)
+    : max_requests_(max_requests), limits_(std::move(limits)) {}
+
+RequestMemory::~RequestMemory() {
+  if (limits_.budget != nullptr) limits_.budget->Give(vector_bytes_);
+}
+
+int64_t RequestMemory::AllowedBytes() const {
+  return limits_.budget != nullptr && limits_.budget->IsExceeded() ? limits_.scarce_bytes : limits_.max_bytes;
+}
 
 void RequestMemory::Remember(const std::string& request_id, const Fingerprint& fingerprint, Answer answer) {
   if (request_id.empty()) return;
@@ -33,7 +41,7 @@ void RequestMemory::Remember(const std::string& request_id, const Fingerprint& f
     order_.pop_front();
     if (num_without_vectors_ > 0) --num_without_vectors_;
   }
-  while (vector_bytes_ > max_vector_bytes_ && num_without_vectors_ < order_.size()) {
+  while (vector_bytes_ > AllowedBytes() && num_without_vectors_ < order_.size()) {
     DropVectors(entries_.find(order_[num_without_vectors_++])->second.answer);
   }
 }
@@ -43,6 +51,7 @@ void RequestMemory::Retain(const void* vectors, int64_t size_bytes) {
   if (entry.users++ == 0) {
     entry.size_bytes = size_bytes;
     vector_bytes_ += size_bytes;
+    if (limits_.budget != nullptr) limits_.budget->Take(size_bytes);
   }
 }
 
@@ -50,6 +59,7 @@ void RequestMemory::Release(const void* vectors) {
   const auto found = vectors_.find(vectors);
   if (--found->second.users > 0) return;
   vector_bytes_ -= found->second.size_bytes;
+  if (limits_.budget != nullptr) limits_.budget->Give(found->second.size_bytes);
   vectors_.erase(found);
 }
 

@@ -14,6 +14,7 @@
 #include "server/session/fingerprint.h"
 #include "server/session/session_errors.h"
 #include "server/session/session_state.h"
+#include "server/session/vector_budget.h"
 
 namespace normserve {
 
@@ -39,13 +40,26 @@ struct Deletion {
 
 using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion>;
 
+// Bytes of vectors that a memory may keep.
+struct VectorLimits {
+  // At most.
+  int64_t max_bytes = 0;
+  // At most, while the budget is exceeded.
+  int64_t scarce_bytes = 0;
+  // Shared with other memories; null: none is.
+  std::shared_ptr<VectorBudget> budget;
+};
+
 // Bounded twice: it forgets the oldest of more than `max_requests` requests, and where the vectors kept for Forwards
-// take more than `max_vector_bytes`, it drops those of the oldest (not the requests: they still change nothing).
+// take more than the limits allow, it drops those of the oldest (not the requests: they still change nothing).
 //
 // Not thread-safe: guarded by its owner's lock.
 class RequestMemory {
  public:
-  RequestMemory(size_t max_requests, int64_t max_vector_bytes);
+  RequestMemory(size_t max_requests, VectorLimits limits);
+  ~RequestMemory();
+  RequestMemory(const RequestMemory&) = delete;
+  RequestMemory& operator=(const RequestMemory&) = delete;
 
   // The answer given to `request_id`; null if it is not remembered, and for the empty id. Valid until the next call.
   // INVALID_ARGUMENT (REQUEST_ID_REUSED): the id was used with another payload.
@@ -84,8 +98,10 @@ class RequestMemory {
   void RetainVectors(const Answer& answer);
   void DropVectors(Answer& answer);
 
+  int64_t AllowedBytes() const;
+
   const size_t max_requests_;
-  const int64_t max_vector_bytes_;
+  const VectorLimits limits_;
 
   std::unordered_map<std::string, Entry> entries_;
   std::deque<std::string> order_;   // oldest first

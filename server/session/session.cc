@@ -16,16 +16,20 @@ namespace {
 constexpr size_t kRememberedRequests = 1024;
 
 // Enough for all of them while Forwards use one set of parameters, or normalise with running statistics of up to 150
-// channels; a wide session keeps at least the last eight whatever they used.
-int64_t MaxVectorBytes(int64_t num_features) { return (int64_t{4} << 20) + 8 * StateSizeBytes(num_features); }
+// channels; a wide session keeps at least the last eight whatever they used, and still two when others keep too much.
+VectorLimits LimitsOf(int64_t num_features, std::shared_ptr<VectorBudget> budget) {
+  const int64_t state_bytes = StateSizeBytes(num_features);
+  return VectorLimits{
+      .max_bytes = (int64_t{4} << 20) + 8 * state_bytes, .scarce_bytes = 2 * state_bytes, .budget = std::move(budget)};
+}
 
 }  // namespace
 
-Session::Session(std::string name, SessionState first, absl::Time create_time)
+Session::Session(std::string name, SessionState first, absl::Time create_time, std::shared_ptr<VectorBudget> budget)
     : name_(std::move(name)),
       uid_(MakeSessionUid()),
       create_time_(create_time),
-      memory_(kRememberedRequests, MaxVectorBytes(first.config.num_features)),
+      memory_(kRememberedRequests, LimitsOf(first.config.num_features, std::move(budget))),
       state_(std::make_shared<const SessionState>(std::move(first))) {}
 
 std::shared_ptr<const SessionState> Session::Snapshot() const {

@@ -30,8 +30,8 @@ struct ForwardCommit {
 // Thread-safe. Held by shared_ptr: a request in flight keeps the session alive after it was deleted.
 class Session {
  public:
-  // `first` has its vectors; its generation is 0.
-  Session(std::string name, SessionState first, absl::Time create_time);
+  // `first` has its vectors; its generation is 0. `budget` bounds what all sessions keep for repeated requests.
+  Session(std::string name, SessionState first, absl::Time create_time, std::shared_ptr<VectorBudget> budget);
 
   const std::string& name() const { return name_; }
   // Random: tells this session from a later one of the same name.

@@ -225,7 +225,7 @@ SessionDescription SessionRegistry::Insert(std::string name, SessionState state)
   const absl::Time now = absl::Now();
   state.update_time = now;
   state_bytes_ += StateSizeBytes(state.config.num_features);
-  auto session = std::make_shared<Session>(name, std::move(state), now);
+  auto session = std::make_shared<Session>(name, std::move(state), now, vector_budget_);
   SessionDescription description = session->Describe(*session->Snapshot());
   sessions_.emplace(std::move(name), std::move(session));
   return description;

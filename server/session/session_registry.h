@@ -80,16 +80,19 @@ class SessionRegistry {
 
   // Constant.
   const SessionLimits limits_;
+  const std::shared_ptr<VectorBudget> vector_budget_ = std::make_shared<VectorBudget>(kRememberedVectorBytes);
 
   // Before a session's locks.
   mutable absl::Mutex mutex_;
   std::map<std::string, std::shared_ptr<Session>, std::less<>> sessions_ ABSL_GUARDED_BY(mutex_);
   int64_t state_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   // Of Create, Clone and Delete, which outlive the session they concern.
-  RequestMemory memory_ ABSL_GUARDED_BY(mutex_){kRememberedRequests, 0};
+  RequestMemory memory_ ABSL_GUARDED_BY(mutex_){kRememberedRequests, VectorLimits{}};
 
   // More than the 1,024 promised, as all clients share them.
   static constexpr size_t kRememberedRequests = 16'384;
+  // Of all sessions, for the repeats of requests that changed one; above it, each keeps only the newest.
+  static constexpr int64_t kRememberedVectorBytes = int64_t{512} << 20;
 };
 
 }  // namespace normserve

@@ -22,7 +22,7 @@ std::shared_ptr<const NormalizationStatistics> Statistics(size_t num_features) {
 }
 
 TEST(RequestMemory, GivesTheFirstAnswerForTheSamePayload) {
-  RequestMemory memory(10, 1000);
+  RequestMemory memory(10, {.max_bytes = 1000});
   memory.Remember("id", kPayload, Deletion{.uid = "u", .generation = 7});
   const auto found = memory.Find<Deletion>("id", kPayload);
   ASSERT_TRUE(found.ok());
@@ -32,7 +32,7 @@ TEST(RequestMemory, GivesTheFirstAnswerForTheSamePayload) {
 }
 
 TEST(RequestMemory, AnotherPayloadOrAnotherKindOfRequestIsRefused) {
-  RequestMemory memory(10, 1000);
+  RequestMemory memory(10, {.max_bytes = 1000});
   memory.Remember("id", kPayload, Deletion{});
   EXPECT_THAT(memory.Find<Deletion>("id", kOtherPayload).status(),
               Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kRequestIdReused));
@@ -41,7 +41,7 @@ TEST(RequestMemory, AnotherPayloadOrAnotherKindOfRequestIsRefused) {
 }
 
 TEST(RequestMemory, TheEmptyIdIsNeverRemembered) {
-  RequestMemory memory(10, 1000);
+  RequestMemory memory(10, {.max_bytes = 1000});
   memory.Remember("", kPayload, Deletion{});
   memory.Remember("", kPayload, Deletion{});
   EXPECT_EQ(memory.size(), 0u);
@@ -49,7 +49,7 @@ TEST(RequestMemory, TheEmptyIdIsNeverRemembered) {
 }
 
 TEST(RequestMemory, ForgetsTheOldestRequestsFirst) {
-  RequestMemory memory(1024, 1000);
+  RequestMemory memory(1024, {.max_bytes = 1000});
   for (int i = 0; i < 1025; ++i) memory.Remember(absl::StrCat(i), kPayload, Deletion{});
   EXPECT_FALSE(memory.Contains("0"));
   EXPECT_TRUE(memory.Contains("1"));
@@ -58,7 +58,7 @@ TEST(RequestMemory, ForgetsTheOldestRequestsFirst) {
 }
 
 TEST(RequestMemory, SharedVectorsCountOnce) {
-  RequestMemory memory(1024, 80);
+  RequestMemory memory(1024, {.max_bytes = 80});
   const auto parameters = Parameters(10);  // 80 bytes
   for (int i = 0; i < 100; ++i) memory.Remember(absl::StrCat(i), kPayload, ForwardAnswer{.parameters = parameters});
   EXPECT_EQ(memory.vector_bytes(), 80);
@@ -66,7 +66,7 @@ TEST(RequestMemory, SharedVectorsCountOnce) {
 }
 
 TEST(RequestMemory, DropsTheVectorsOfTheOldestAboveItsBytesButNotTheRequests) {
-  RequestMemory memory(1024, 3 * 160);
+  RequestMemory memory(1024, {.max_bytes = 3 * 160});
   for (int i = 0; i < 10; ++i) {
     memory.Remember(absl::StrCat(i), kPayload, ForwardAnswer{.generation = i, .running = Statistics(10)});  // 160 bytes
   }
@@ -78,9 +78,39 @@ TEST(RequestMemory, DropsTheVectorsOfTheOldestAboveItsBytesButNotTheRequests) {
 }
 
 TEST(RequestMemory, ForgettingARequestGivesItsVectorsBack) {
-  RequestMemory memory(2, 1000);
+  RequestMemory memory(2, {.max_bytes = 1000});
   for (int i = 0; i < 10; ++i) memory.Remember(absl::StrCat(i), kPayload, ForwardAnswer{.parameters = Parameters(10)});
   EXPECT_EQ(memory.vector_bytes(), 2 * 80);
+}
+
+TEST(RequestMemory, KeepsOnlyTheNewestWhileOthersKeepTooMuch) {
+  const auto budget = std::make_shared<VectorBudget>(1000);
+  RequestMemory memory(1024, {.max_bytes = 1000, .scarce_bytes = 160, .budget = budget});
+  const auto remember = [&memory](const std::string& id) {
+    memory.Remember(id, kPayload,
+                    ForwardAnswer{.normalized_with = NormalizedWith::kRunning, .running = Statistics(10)});
+  };
+  remember("1");
+  remember("2");
+  EXPECT_EQ(budget->bytes(), 320);
+  {
+    RequestMemory other(1024, {.max_bytes = 1000, .scarce_bytes = 160, .budget = budget});
+    other.Remember("big", kPayload,
+                   ForwardAnswer{.normalized_with = NormalizedWith::kRunning, .running = Statistics(45)});
+    EXPECT_EQ(budget->bytes(), 320 + 0) << "more than its share, so not kept";
+    for (int i = 0; i < 5; ++i) {
+      other.Remember(absl::StrCat(i), kPayload,
+                     ForwardAnswer{.normalized_with = NormalizedWith::kRunning, .running = Statistics(9)});
+    }
+    EXPECT_LE(budget->bytes(), 1000);
+    budget->Take(1000);
+    remember("3");
+    EXPECT_EQ(memory.vector_bytes(), 160);
+    EXPECT_NE((*memory.Find<ForwardAnswer>("3", kPayload))->running, nullptr);
+    EXPECT_EQ((*memory.Find<ForwardAnswer>("2", kPayload))->running, nullptr);
+    budget->Give(1000);
+  }
+  EXPECT_EQ(budget->bytes(), 160) << "a memory that is gone gives its bytes back";
 }
 
 }  // namespace

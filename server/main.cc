@@ -134,9 +134,8 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
   if (!server.ok()) return Fail(server.status());
   const SessionLimits& limits = options.session_limits;
   spdlog::info(
-      "normserve {} serves on {}; engine {}, device {}; limits: message {} bytes, in flight {} bytes, {} sessions, "
-      "state "
-      "{} bytes, {} channels",
+      "normserve {} serves on {}; engine {}, device {}; limits: message {} bytes, in flight {} bytes, "
+      "{} sessions, state {} bytes, {} channels",
       NORMSERVE_VERSION, absl::StrJoin((*server)->addresses(), ", "), options.engine, DeviceInUse(*chosen),
       options.max_message_bytes, options.max_in_flight_bytes, limits.max_sessions, limits.max_state_bytes,
       limits.max_num_features);

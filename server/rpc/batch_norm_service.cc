@@ -1,6 +1,7 @@
 #include "server/rpc/batch_norm_service.h"
 
 #include "server/rpc/forward_messages.h"
+#include "server/rpc/kept_fields.h"
 #include "server/rpc/server_info_message.h"
 #include "server/rpc/session_messages.h"
 #include "server/rpc/unary_call.h"
@@ -13,7 +14,7 @@ using Reactor = BatchNormServiceImpl::Reactor;
 
 Reactor* BatchNormServiceImpl::CreateSession(Context* context, const v1::CreateSessionRequest* request,
                                              v1::Session* reply) {
-  return AnswerFor(context, "CreateSession", request->name(), [&]() -> absl::Status {
+  return AnswerFor(context, "CreateSession", *request, request->name(), [&]() -> absl::Status {
     auto draft = ReadDraft(*request);
     if (!draft.ok()) return draft.status();
     const auto created = registry_.Create(*std::move(draft));
@@ -24,7 +25,7 @@ Reactor* BatchNormServiceImpl::CreateSession(Context* context, const v1::CreateS
 }
 
 Reactor* BatchNormServiceImpl::GetSession(Context* context, const v1::GetSessionRequest* request, v1::Session* reply) {
-  return AnswerFor(context, "GetSession", request->name(), [&]() -> absl::Status {
+  return AnswerFor(context, "GetSession", *request, request->name(), [&]() -> absl::Status {
     const auto with_vectors = ReadView(request->view());
     if (!with_vectors.ok()) return with_vectors.status();
     const auto session = registry_.Find(request->name());
@@ -36,7 +37,7 @@ Reactor* BatchNormServiceImpl::GetSession(Context* context, const v1::GetSession
 
 Reactor* BatchNormServiceImpl::ListSessions(Context* context, const v1::ListSessionsRequest* request,
                                             v1::ListSessionsReply* reply) {
-  return Answer(context, "ListSessions", [&]() -> absl::Status {
+  return Answer(context, "ListSessions", *request, [&]() -> absl::Status {
     auto page = registry_.List(request->prefix(), request->page_size(), request->page_token());
     if (!page.ok()) return page.status();
     for (const auto& session : page->sessions) WriteSession(*session, /*with_vectors=*/false, *reply->add_sessions());
@@ -47,7 +48,7 @@ Reactor* BatchNormServiceImpl::ListSessions(Context* context, const v1::ListSess
 
 Reactor* BatchNormServiceImpl::DeleteSession(Context* context, const v1::DeleteSessionRequest* request,
                                              v1::DeleteSessionReply* reply) {
-  return AnswerFor(context, "DeleteSession", request->name(), [&]() -> absl::Status {
+  return AnswerFor(context, "DeleteSession", *request, request->name(), [&]() -> absl::Status {
     const auto deletion = registry_.Delete(request->name(), ReadGuard(*request));
     if (!deletion.ok()) return deletion.status();
     v1::DeletedSession* deleted = reply->add_sessions();
@@ -60,7 +61,7 @@ Reactor* BatchNormServiceImpl::DeleteSession(Context* context, const v1::DeleteS
 
 Reactor* BatchNormServiceImpl::CloneSession(Context* context, const v1::CloneSessionRequest* request,
                                             v1::Session* reply) {
-  return AnswerFor(context, "CloneSession", request->name(), [&]() -> absl::Status {
+  return AnswerFor(context, "CloneSession", *request, request->name(), [&]() -> absl::Status {
     const auto clone = registry_.Clone(request->name(), ReadGuard(*request), request->clone_name());
     if (!clone.ok()) return clone.status();
     WriteDescription(*clone, *reply);
@@ -69,7 +70,7 @@ Reactor* BatchNormServiceImpl::CloneSession(Context* context, const v1::CloneSes
 }
 
 Reactor* BatchNormServiceImpl::SetMode(Context* context, const v1::SetModeRequest* request, v1::SetModeReply* reply) {
-  return AnswerFor(context, "SetMode", request->name(), [&]() -> absl::Status {
+  return AnswerFor(context, "SetMode", *request, request->name(), [&]() -> absl::Status {
     const ChangeGuard guard = ReadGuard(*request);
     if (absl::Status status = CheckGuardFields(guard); !status.ok()) return status;
     const auto mode = ReadMode(request->mode());
@@ -86,7 +87,7 @@ Reactor* BatchNormServiceImpl::SetMode(Context* context, const v1::SetModeReques
 
 Reactor* BatchNormServiceImpl::SetParameters(Context* context, const v1::SetParametersRequest* request,
                                              v1::Session* reply) {
-  return AnswerFor(context, "SetParameters", request->name(), [&]() -> absl::Status {
+  return AnswerFor(context, "SetParameters", *request, request->name(), [&]() -> absl::Status {
     const ChangeGuard guard = ReadGuard(*request);
     if (absl::Status status = CheckGuardFields(guard); !status.ok()) return status;
     const auto session = registry_.Find(request->name());
@@ -126,7 +127,7 @@ Reactor* BatchNormServiceImpl::Forward(Context* context, const grpc::ByteBuffer*
 
 Reactor* BatchNormServiceImpl::GetStats(Context* context, const v1::GetStatsRequest* request,
                                         v1::GetStatsReply* reply) {
-  return AnswerFor(context, "GetStats", request->name(), [&]() -> absl::Status {
+  return AnswerFor(context, "GetStats", *request, request->name(), [&]() -> absl::Status {
     const auto session = registry_.Find(request->name());
     if (!session.ok()) return session.status();
     return WriteStats(**session, request->channel_range(), *reply->add_sessions());
@@ -135,26 +136,30 @@ Reactor* BatchNormServiceImpl::GetStats(Context* context, const v1::GetStatsRequ
 
 Reactor* BatchNormServiceImpl::GetServerInfo(Context* context, const v1::GetServerInfoRequest* request,
                                              v1::ServerInfo* reply) {
-  return Answer(context, "GetServerInfo", [&]() -> absl::Status {
+  return Answer(context, "GetServerInfo", *request, [&]() -> absl::Status {
     WriteServerInfo(description_, registry_.limits(), registry_.GetUsage(), *reply);
     return absl::OkStatus();
   });
 }
 
 Reactor* BatchNormServiceImpl::Answer(Context* context, absl::string_view method,
+                                      const google::protobuf::Message& request,
                                       absl::FunctionRef<absl::Status()> work) {
   auto* call = new UnaryCall(context, method);
   absl::Status status = call->Enter(*gate_);
+  if (status.ok()) status = CheckKeptFields(request);
   if (status.ok()) status = work();
   call->Answer(status);
   return call;
 }
 
-Reactor* BatchNormServiceImpl::AnswerFor(Context* context, absl::string_view method, absl::string_view name,
+Reactor* BatchNormServiceImpl::AnswerFor(Context* context, absl::string_view method,
+                                         const google::protobuf::Message& request, absl::string_view name,
                                          absl::FunctionRef<absl::Status()> work) {
   auto* call = new UnaryCall(context, method);
   absl::Status status = call->Enter(*gate_);
   if (status.ok()) status = call->CheckSession(name);
+  if (status.ok()) status = CheckKeptFields(request);
   if (status.ok()) status = work();
   call->Answer(status);
   return call;

@@ -50,10 +50,11 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
 
  private:
   // Lets the call in, runs `work` and answers with its status.
-  Reactor* Answer(Context* context, absl::string_view method, absl::FunctionRef<absl::Status()> work);
+  Reactor* Answer(Context* context, absl::string_view method, const google::protobuf::Message& request,
+                  absl::FunctionRef<absl::Status()> work);
   // The same for a call about one session, whose name the metadata may repeat.
-  Reactor* AnswerFor(Context* context, absl::string_view method, absl::string_view name,
-                     absl::FunctionRef<absl::Status()> work);
+  Reactor* AnswerFor(Context* context, absl::string_view method, const google::protobuf::Message& request,
+                     absl::string_view name, absl::FunctionRef<absl::Status()> work);
 
   SessionRegistry& registry_;
   Engine& engine_;

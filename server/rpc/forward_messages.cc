@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "normserve/v1/batch_norm_service.pb.h"
+#include "server/rpc/kept_fields.h"
 #include "server/rpc/session_messages.h"
 #include "server/rpc/split_message.h"
 #include "server/session/field_error.h"
@@ -130,6 +131,7 @@ absl::StatusOr<ForwardRequest> ReadForwardRequest(const grpc::ByteBuffer& messag
   if (!header.ParseFromString(split->header)) {
     return FieldError("message", "the message is no serialised normserve.v1.ForwardRequest");
   }
+  if (absl::Status status = CheckKeptFields(header); !status.ok()) return status;
   ForwardRequest request{.name = header.name(),
                          .guard = ReadGuard(header),
                          .return_batch_moments = header.return_batch_moments(),

@@ -4,6 +4,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/error_reason.h"
 #include "server/rpc/grpc_status.h"
 #include "server/session/field_error.h"
 
@@ -12,8 +13,12 @@ namespace {
 
 constexpr char kSessionMetadataKey[] = "normserve-session";
 
-// What an operator should see without asking for it: the server's trouble, not a client's mistake.
-bool IsServersTrouble(absl::StatusCode code) {
+// What an operator should see without asking for it: the server's trouble, not a client's mistake, nor what the
+// operator has just ordered.
+bool IsServersTrouble(const absl::Status& status) {
+  const auto details = GetErrorDetails(status);
+  if (details.has_value() && details->reason == ErrorReason::kDraining) return false;
+  const absl::StatusCode code = status.code();
   return code == absl::StatusCode::kInternal || code == absl::StatusCode::kUnknown ||
          code == absl::StatusCode::kDataLoss || code == absl::StatusCode::kUnavailable ||
          code == absl::StatusCode::kResourceExhausted;
@@ -53,7 +58,7 @@ void UnaryCall::Answer(const absl::Status& status) {
 }
 
 void UnaryCall::LogFailure(const absl::Status& status) const {
-  const auto level = IsServersTrouble(status.code()) ? spdlog::level::warn : spdlog::level::debug;
+  const auto level = IsServersTrouble(status) ? spdlog::level::warn : spdlog::level::debug;
   if (!spdlog::should_log(level)) return;
   const double milliseconds =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_).count();

@@ -166,6 +166,20 @@ TEST(ReadForwardRequest, UnknownEnumValuesAreNamed) {
   }
 }
 
+TEST(ReadForwardRequest, AFieldKeptForLaterIsRefusedAndNotLeftOutInSilence) {
+  for (const int number : {9, 10, 13, 14, 15}) {
+    v1::ForwardRequest message = Message();
+    message.GetReflection()->MutableUnknownFields(&message)->AddLengthDelimited(number, "x");
+    const absl::Status status = ReadForwardRequest(Sliced(message.SerializeAsString(), 64)).status();
+    ASSERT_THAT(status, Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField)) << number;
+  }
+  v1::ForwardRequest message = Message();
+  v1::Tensor* tensor = message.mutable_input();
+  tensor->GetReflection()->MutableUnknownFields(tensor)->AddLengthDelimited(14, "x");
+  EXPECT_THAT(ReadForwardRequest(Sliced(message.SerializeAsString(), 64)).status(),
+              Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField));
+}
+
 TEST(WriteForwardReply, IsTheSerialisedMessageAndGivesTheMemoryBackLast) {
   const std::string values(100'000, 'v');
   auto owner = std::make_shared<const std::string>(values);

@@ -69,7 +69,7 @@ class ServerProcess:
         port_file, self._log = folder / "port", folder / "log"
         kind = "reference" if self.engine == "reference" else "vulkan"
         command = [os.environ["NORMSERVE_SERVER_PROGRAM"], "--listen", "127.0.0.1:0", "--port-file", str(port_file),
-                   "--engine", kind, *self._flags]
+                   "--engine", kind, *(["--validation"] if kind == "vulkan" else []), *self._flags]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("NORMSERVE_")}
         environment.update(driver_environment(self.engine))
         with open(self._log, "wb") as log:
@@ -109,9 +109,13 @@ class ServerProcess:
                 self._kill()
         else:
             code = self._process.returncode
-        if kind is not None or code != 0:
+        # What the Vulkan validation layer had to say, on a line of its own.
+        invalid = "validation: " in self._log.read_text(errors="replace")
+        if kind is not None or code != 0 or invalid:
             self.show_log()
         self._scratch.cleanup()
+        if kind is None and invalid:
+            raise RuntimeError("the Vulkan validation layer reported what the log shows")
         if kind is None and code != 0:
             raise RuntimeError(f"the server ended with {code} (None: it had to be killed)")
         return False

@@ -119,8 +119,9 @@ Reactor* BatchNormServiceImpl::Forward(Context* context, const grpc::ByteBuffer*
   ForwardCall::Start(
       registry_, engine_, *std::move(parsed), [call] { return call->IsCancelled(); },
       [call, reply, bytes = *std::move(bytes)](absl::StatusOr<ForwardReply> result) mutable {
-        if (result.ok()) *reply = WriteForwardReply(*std::move(result), std::move(bytes));
-        call->Answer(result.status());
+        const absl::Status status = result.status();
+        if (status.ok()) *reply = WriteForwardReply(*std::move(result), std::move(bytes));
+        call->Answer(status);
       });
   return call;
 }

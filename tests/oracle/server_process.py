@@ -12,6 +12,8 @@ import time
 import unittest
 
 sys.path.insert(0, os.environ.get("NORMSERVE_STUBS", "build/release/python"))
+# gRPC would hold up every fork until its threads idle, which newer versions never do; only programs are started here.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # pylint: disable=wrong-import-position
 import grpc

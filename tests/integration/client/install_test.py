@@ -33,7 +33,7 @@ class InstalledPackage(unittest.TestCase):
                 if path.suffix in (".cmake", ".h"):
                     for folder in (str(SOURCE), BUILD):
                         self.assertNotIn(folder, path.read_text(), f"{path.name} names a folder of the build")
-            run(CMAKE, "-S", str(CONSUMER), "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}",
+            run(CMAKE, "-G", "Ninja", "-S", str(CONSUMER), "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}",
                 f"-DTEN_LINES={SOURCE}/client/examples/ten_lines.cc")
             run(CMAKE, "--build", build)
             run(f"{build}/messages")

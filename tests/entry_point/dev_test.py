@@ -144,6 +144,11 @@ class DevTest(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertNotIn("apt-get", self.notes())
 
+    def test_whatever_configures_the_tests_installs_the_drivers_they_look_for(self):
+        for arguments in (["test"], ["lint"], ["build"], ["build", "asan"], ["build", "clang"]):
+            with self.subTest(arguments=arguments):
+                self.assertIn("dev:   mesa-vulkan-drivers\n", self.dev(*arguments, ABSENT="mesa-vulkan-drivers").stderr)
+
     # ---- demo
 
     def test_demo_ends_with_the_scenario_s_json_and_stops_the_server(self):

@@ -1,11 +1,18 @@
 // The client over a real channel, against a service in this process that answers as it is told.
+#include <arpa/inet.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "normserve/client.h"
 #include "normserve/v1/batch_norm_service.grpc.pb.h"
@@ -56,6 +63,87 @@ class EchoService : public v1::BatchNormService::Service {
   }
 };
 
+// A link with a long way to a server in this machine: what comes back over a connection waits `delay` at its beginning.
+class DistantLink {
+ public:
+  DistantLink(int server_port, absl::Duration delay) : server_port_(server_port), delay_(delay) {
+    listener_ = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address = Loopback(0);
+    socklen_t size = sizeof address;
+    if (bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(listener_, 16) != 0 ||
+        getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+      ADD_FAILURE() << "no port to listen at";
+    }
+    port_ = ntohs(address.sin_port);
+    acceptor_ = std::thread([this] { Accept(); });
+  }
+
+  ~DistantLink() {
+    ending_ = true;
+    acceptor_.join();
+    for (std::thread& connection : connections_) connection.join();
+    close(listener_);
+  }
+
+  int port() const { return port_; }
+
+ private:
+  static sockaddr_in Loopback(int port) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    return address;
+  }
+
+  // Whether `fd` has something to read; false too when the link ends.
+  bool WaitFor(int fd) const {
+    pollfd wait = {.fd = fd, .events = POLLIN, .revents = 0};
+    while (!ending_) {
+      if (poll(&wait, 1, /*timeout=*/20) > 0) return true;
+    }
+    return false;
+  }
+
+  void Accept() {
+    while (WaitFor(listener_)) {
+      const int client = accept(listener_, nullptr, nullptr);
+      if (client >= 0) connections_.emplace_back([this, client] { Carry(client); });
+    }
+  }
+
+  void Carry(int client) const {
+    const int server = socket(AF_INET, SOCK_STREAM, 0);
+    const sockaddr_in address = Loopback(server_port_);
+    if (connect(server, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
+      std::thread forth([&] { Copy(client, server); });
+      absl::SleepFor(delay_);
+      Copy(server, client);
+      forth.join();
+    }
+    close(server);
+    close(client);
+  }
+
+  // Until `from` ends; then `to` is told so.
+  void Copy(int from, int to) const {
+    char bytes[4096];
+    while (WaitFor(from)) {
+      const ssize_t read = recv(from, bytes, sizeof bytes, 0);
+      if (read <= 0 || send(to, bytes, static_cast<size_t>(read), MSG_NOSIGNAL) != read) break;
+    }
+    shutdown(to, SHUT_WR);
+  }
+
+  const int server_port_;
+  const absl::Duration delay_;
+  int listener_ = -1;
+  int port_ = 0;
+  std::atomic<bool> ending_ = false;
+  std::thread acceptor_;
+  std::vector<std::thread> connections_;  // the acceptor's while it runs
+};
+
 class ClientGrpcTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -91,6 +179,16 @@ TEST_F(ClientGrpcTest, ForwardCarriesATensorBeyondGrpcsDefaultLimitBothWays) {
 TEST_F(ClientGrpcTest, ForwardOutlivesAServerThatIsUnavailableForAWhile) {
   service_.failures_left = 2;
   EXPECT_TRUE(client_->Attach("bn").Forward({{1, 2}, {1.f, 2.f}}).ok());
+}
+
+TEST_F(ClientGrpcTest, ServerThatTakesHalfASecondToAnswerTheConnectionIsReached) {
+  const DistantLink link(port_, absl::Milliseconds(500));
+  // One attempt: what is repeated would be given longer.
+  const absl::StatusOr<Client> client =
+      Client::Connect("127.0.0.1:" + std::to_string(link.port()), {.retry = {.max_attempts = 1}});
+  ASSERT_TRUE(client.ok());
+  const absl::StatusOr<SessionStats> stats = client->Attach("bn").Stats();
+  EXPECT_TRUE(stats.ok()) << stats.status();
 }
 
 TEST_F(ClientGrpcTest, NameThatMetadataCannotHoldStaysOutOfIt) {

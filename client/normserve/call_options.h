@@ -15,7 +15,8 @@
 namespace normserve::client {
 
 // When a failed call is made again. Only calls that cannot change anything twice are repeated: reads, and changes that
-// carry a request_id. Only UNAVAILABLE, and RESOURCE_EXHAUSTED in which the server asks for it, are repeated.
+// carry a request_id. Only UNAVAILABLE, CANCELLED (no caller can cancel: the server did, as it shut down), and
+// RESOURCE_EXHAUSTED in which the server asks for it, are repeated.
 struct RetryPolicy {
   int max_attempts = 100;  // the first one included; 1: never repeat. The call's deadline ends it earlier
   absl::Duration initial_backoff = absl::Milliseconds(100);

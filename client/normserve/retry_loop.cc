@@ -8,9 +8,11 @@
 namespace normserve::client {
 namespace {
 
-// Whether a repetition may end better.
+// Whether a repetition may end better. Nothing here cancels a call, so a CANCELLED is the word of a server that shuts
+// down, or of a proxy. DEADLINE_EXCEEDED is not among them: each attempt has the caller's own deadline.
 bool IsTransient(const absl::Status& status) {
-  return absl::IsUnavailable(status) || (absl::IsResourceExhausted(status) && GetRetryDelay(status).has_value());
+  return absl::IsUnavailable(status) || absl::IsCancelled(status) ||
+         (absl::IsResourceExhausted(status) && GetRetryDelay(status).has_value());
 }
 
 }  // namespace

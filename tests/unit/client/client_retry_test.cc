@@ -72,6 +72,40 @@ TEST_F(ClientRetryTest, ChangeIsRepeatedWithTheSameRandomRequestId) {
               ::testing::MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"));
 }
 
+TEST_F(ClientRetryTest, CallThatAServerCancelsAsItShutsDownIsRepeatedWithTheSameRequestId) {
+  std::set<std::string> ids;
+  EXPECT_CALL(*connection_, Forward)
+      .WillOnce([&](const ForwardRequest& request, absl::Time) {
+        ids.insert(request.guards.request_id);
+        return absl::CancelledError("server shuts down");
+      })
+      .WillOnce([&](const ForwardRequest& request, absl::Time) {
+        ids.insert(request.guards.request_id);
+        return ForwardResult{};
+      });
+  EXPECT_CALL(*connection_, GetStats)
+      .WillOnce(Return(absl::CancelledError("server shuts down")))
+      .WillOnce(Return(SessionStats{}));
+  const BatchNorm bn = MakeClient().Attach("bn");
+  EXPECT_TRUE(bn.Forward(Tensor{}).ok());
+  EXPECT_EQ(ids.size(), 1u);
+  EXPECT_TRUE(bn.Stats().ok());
+}
+
+TEST_F(ClientRetryTest, CancelledChangeWithoutARequestIdIsNotRepeated) {
+  EXPECT_CALL(*connection_, Forward).WillOnce(Return(absl::CancelledError("server shuts down")));
+  EXPECT_TRUE(absl::IsCancelled(MakeClient().Attach("bn").Forward(Tensor{}, {.call = {.request_id = ""}}).status()));
+}
+
+TEST_F(ClientRetryTest, CancelledCallIsNotRepeatedBeyondItsDeadline) {
+  EXPECT_CALL(*connection_, GetStats).WillOnce([this](const GetStatsRequest&, absl::Time deadline) {
+    time_.Advance(deadline - time_.now());
+    return absl::CancelledError("server shuts down");
+  });
+  EXPECT_TRUE(absl::IsCancelled(MakeClient().Attach("bn").Stats().status()));
+  EXPECT_TRUE(time_.slept.empty());
+}
+
 TEST_F(ClientRetryTest, EachChangeHasARequestIdOfItsOwn) {
   std::set<std::string> ids;
   EXPECT_CALL(*connection_, SetMode).WillRepeatedly([&](const SetModeRequest& request, absl::Time) {
@@ -144,7 +178,7 @@ TEST_F(ClientRetryTest, ReadsAreRepeated) {
 TEST_F(ClientRetryTest, OnlyErrorsThatMayPassAreRepeated) {
   for (const absl::Status& status :
        {absl::InvalidArgumentError("x"), absl::NotFoundError("x"), absl::AbortedError("x"), absl::InternalError("x"),
-        absl::DeadlineExceededError("x"), absl::CancelledError("x"), absl::FailedPreconditionError("x"),
+        absl::DeadlineExceededError("x"), absl::FailedPreconditionError("x"),
         // A limit that waiting does not move carries no RetryInfo.
         absl::ResourceExhaustedError("x")}) {
     EXPECT_CALL(*connection_, GetStats).WillOnce(Return(status));

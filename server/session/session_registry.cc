@@ -17,6 +17,8 @@ namespace {
 
 constexpr int64_t kDefaultPageSize = 100;
 constexpr int64_t kMaxPageSize = 1000;
+// Leaves as many counts to batches yet to come, more than any server will ever fold: a commit never overflows.
+constexpr int64_t kMaxFirstBatchesTracked = int64_t{1} << 62;
 
 absl::Status CheckDraft(const SessionDraft& draft, int64_t max_num_features) {
   const int64_t num_features = draft.config.num_features;
@@ -33,9 +35,10 @@ absl::Status CheckDraft(const SessionDraft& draft, int64_t max_num_features) {
     status = CheckVector<double>("statistics.running_mean", draft.statistics->mean, num_features);
     if (status.ok()) status = CheckNonNegative("statistics.running_var", draft.statistics->variance, num_features);
   }
-  if (status.ok() && draft.num_batches_tracked < 0) {
-    status = FieldError("statistics.num_batches_tracked", absl::StrCat("statistics.num_batches_tracked is ",
-                                                                       draft.num_batches_tracked, ": send 0 or more"));
+  if (status.ok() && (draft.num_batches_tracked < 0 || draft.num_batches_tracked > kMaxFirstBatchesTracked)) {
+    status = FieldError("statistics.num_batches_tracked",
+                        absl::StrCat("statistics.num_batches_tracked is ", draft.num_batches_tracked, ": send 0 up to ",
+                                     kMaxFirstBatchesTracked));
   }
   return status;
 }

@@ -1,5 +1,7 @@
 #include "server/session/session_state.h"
 
+#include <limits>
+
 namespace normserve {
 namespace {
 
@@ -10,6 +12,10 @@ constexpr int64_t kBytesPerChannel = 2 * sizeof(float) + 2 * sizeof(double);
 
 }  // namespace
 
-int64_t StateSizeBytes(int64_t num_features) { return kFixedBytes + num_features * kBytesPerChannel; }
+int64_t StateSizeBytes(int64_t num_features) {
+  constexpr int64_t kMaxBytes = std::numeric_limits<int64_t>::max();
+  if (num_features > (kMaxBytes - kFixedBytes) / kBytesPerChannel) return kMaxBytes;
+  return kFixedBytes + num_features * kBytesPerChannel;
+}
 
 }  // namespace normserve

@@ -25,7 +25,8 @@ struct SessionState {
   absl::Time update_time;
 };
 
-// Bytes that a session of `num_features` channels is charged with: its four vectors and a fixed share.
+// Bytes that a session of `num_features` channels is charged with: its four vectors and a fixed share. The largest
+// int64_t where they would be more.
 int64_t StateSizeBytes(int64_t num_features);
 
 // A session as it is described to clients, without the vectors of length C.

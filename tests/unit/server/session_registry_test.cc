@@ -67,6 +67,9 @@ TEST(SessionRegistry, EachIllegalFieldIsNamedAndNothingIsMade) {
       {"statistics.running_var", [](SessionDraft& d) { d.statistics = {{0, 0}, {1, -1}}; }},
       {"statistics.running_var", [](SessionDraft& d) { d.statistics = {{0, 0}, {1}}; }},
       {"statistics.num_batches_tracked", [](SessionDraft& d) { d.num_batches_tracked = -1; }},
+      {"statistics.num_batches_tracked", [](SessionDraft& d) { d.num_batches_tracked = (int64_t{1} << 62) + 1; }},
+      {"statistics.num_batches_tracked",
+       [](SessionDraft& d) { d.num_batches_tracked = std::numeric_limits<int64_t>::max(); }},
   };
   SessionRegistry registry({.max_num_features = 100});
   for (const Case& c : cases) {
@@ -77,6 +80,21 @@ TEST(SessionRegistry, EachIllegalFieldIsNamedAndNothingIsMade) {
     EXPECT_EQ(GetErrorDetails(status)->metadata.at("field"), c.field);
   }
   EXPECT_EQ(registry.GetUsage().num_sessions, 0);
+}
+
+TEST(SessionRegistry, TheLargestCountOfBatchesIsTakenAndLeavesRoomToCountOn) {
+  SessionRegistry registry({});
+  SessionDraft draft = Draft("a");
+  draft.num_batches_tracked = int64_t{1} << 62;
+  ASSERT_TRUE(registry.Create(draft).ok());
+  EXPECT_EQ((*registry.Find("a"))->Snapshot()->num_batches_tracked, int64_t{1} << 62);
+}
+
+TEST(SessionRegistry, TheSizeOfAStateNeverWrapsRound) {
+  EXPECT_GT(StateSizeBytes(int64_t{1} << 28), int64_t{24} << 28);
+  for (const int64_t num_features : {int64_t{1} << 59, int64_t{1} << 60, std::numeric_limits<int64_t>::max()}) {
+    EXPECT_EQ(StateSizeBytes(num_features), std::numeric_limits<int64_t>::max()) << num_features;
+  }
 }
 
 TEST(SessionRegistry, LimitsAreNamedAndDeletingMakesRoom) {

@@ -4,8 +4,11 @@
 #include <limits>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 
 namespace normserve {
 namespace {
@@ -58,7 +61,8 @@ std::string CheckDuration(const std::string& text) {
 void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_timeout) {
   FlagGroup network(app, "Network");
   network
-      .Option("listen", options.listen, "Address to serve on, HOST:PORT (port 0: a free one) or unix:PATH; repeatable")
+      .Option("listen", options.listen,
+              "Address to serve on, HOST:PORT (port 0: a free one), unix:PATH or unix-abstract:NAME; repeatable")
       ->delimiter(',')
       ->type_name("ADDRESS");
   network.Option("port-file", options.port_file, "Write the addresses here, one a line, once they are served")
@@ -76,7 +80,8 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
   device.Flag("require-gpu", options.require_gpu, "Refuse to start on a CPU driver");
   device.Option("device-mask", options.device_mask,
                 "What to take from the device, to reach every fallback in tests: max_storage_buffer_range=BYTES, "
-                "max_allocation_size=BYTES, max_workgroup_invocations=N, staging, no_push_descriptors; by commas");
+                "max_allocation_size=BYTES, max_workgroup_invocations=N, max_workgroup_count=N, "
+                "max_shared_memory_bytes=BYTES, staging, no_push_descriptors; by commas");
   device.Flag("validation", options.validation, "Run under the Khronos validation layer");
 
   const CLI::Validator positive =
@@ -98,7 +103,30 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));
 }
 
-// What no flag can check alone; empty if all is well.
+// gRPC serves what it can make of an address, on port 443 or the port modulo 65536. Empty if all is well.
+std::string CheckAddress(absl::string_view address) {
+  const std::string wrong =
+      absl::StrCat("--listen is \"", std::string(address),
+                   "\": set HOST:PORT with a port from 0 to 65535 (0: a free one), [IPV6]:PORT, unix:PATH or "
+                   "unix-abstract:NAME");
+  for (const char* const prefix : {"unix:", "unix-abstract:"}) {
+    absl::string_view rest = address;
+    if (absl::ConsumePrefix(&rest, prefix)) return rest.empty() ? wrong : "";
+  }
+  const size_t colon = address.rfind(':');
+  if (colon == absl::string_view::npos) return wrong;
+  absl::string_view host = address.substr(0, colon);
+  const absl::string_view port = address.substr(colon + 1);
+  // Brackets, or a single colon: who wrote ::1:80 may have meant an address without a port.
+  const bool bracketed = absl::ConsumePrefix(&host, "[") && absl::ConsumeSuffix(&host, "]");
+  if (host.empty() || host.find_first_of(bracketed ? "[]" : "[]:/") != absl::string_view::npos) return wrong;
+  uint32_t number = 0;
+  const bool is_port = port.find_first_not_of("0123456789") == absl::string_view::npos &&
+                       absl::SimpleAtoi(port, &number) && number <= 65535;
+  return is_port ? "" : wrong;
+}
+
+// What no flag can check alone, or CLI11 does not check in the environment; empty if all is well.
 std::string CheckTogether(const ServerOptions& options) {
   // gRPC and Protocol Buffers count in int, and a reply is a little longer than its request.
   constexpr int64_t kMaxMessageBytes = 2'000'000'000;
@@ -109,7 +137,19 @@ std::string CheckTogether(const ServerOptions& options) {
     return absl::StrCat("--max-in-flight-bytes is ", options.max_in_flight_bytes, ", less than --max-message-bytes, ",
                         options.max_message_bytes, ": the longest message could never be served");
   }
+  if (options.session_limits.max_state_bytes < 1) {
+    return absl::StrCat("--max-state-bytes is ", options.session_limits.max_state_bytes, ": set 1 or more");
+  }
+  // So that no number of bytes that follows from it comes near the end of int64_t.
+  constexpr int64_t kMaxNumFeatures = int64_t{1} << 28;
+  if (options.session_limits.max_num_features < 1 || options.session_limits.max_num_features > kMaxNumFeatures) {
+    return absl::StrCat("--max-num-features is ", options.session_limits.max_num_features, ": set 1 up to ",
+                        kMaxNumFeatures);
+  }
   if (options.listen.empty()) return "--listen names no address";
+  for (const std::string& address : options.listen) {
+    if (std::string wrong = CheckAddress(address); !wrong.empty()) return wrong;
+  }
   return "";
 }
 

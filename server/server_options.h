@@ -12,7 +12,7 @@
 namespace normserve {
 
 struct ServerOptions {
-  // Addresses: HOST:PORT (port 0: a free one) or unix:PATH.
+  // Addresses: HOST:PORT (port 0: a free one), unix:PATH or unix-abstract:NAME.
   std::vector<std::string> listen = {"127.0.0.1:8001"};
   std::string port_file;  // empty: none
 

@@ -1,7 +1,10 @@
 #include "server/server_options.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+
+#include "absl/strings/str_cat.h"
 
 namespace normserve {
 namespace {
@@ -57,14 +60,60 @@ TEST(ServerOptions, WrongFlagsEndTheProcessWithAnError) {
                                              {"--max-sessions", "0"},
                                              {"--max-message-bytes", "3GiB"},
                                              {"--max-message-bytes", "2MiB", "--max-in-flight-bytes", "1MiB"},
+                                             {"--max-message-bytes", "0"},
+                                             {"--max-message-bytes", "-5"},
+                                             {"--max-in-flight-bytes", "0"},
+                                             {"--max-in-flight-bytes", "-5"},
+                                             {"--max-state-bytes", "0"},
+                                             {"--max-state-bytes", "-5"},
+                                             {"--max-num-features", "268435457"},
+                                             {"--max-num-features", "9223372036854775807"},
                                              {"--log-format", "xml"},
                                              {"stray"}}) {
     const auto parsed = Parse(arguments);
-    ASSERT_TRUE(std::holds_alternative<ExitCode>(parsed)) << arguments[0];
+    ASSERT_TRUE(std::holds_alternative<ExitCode>(parsed)) << ::testing::PrintToString(arguments);
     EXPECT_NE(std::get<ExitCode>(parsed).value, 0);
   }
   EXPECT_EQ(std::get<ExitCode>(Parse({"--help"})).value, 0);
   EXPECT_EQ(std::get<ExitCode>(Parse({"--version"})).value, 0);
+}
+
+TEST(ServerOptions, AnAddressThatNamesNoHostOrPortIsRefusedWithWhatWouldBeRight) {
+  for (const char* address : {"", "127.0.0.1", "127.0.0.1:", ":99999", ":0", "127.0.0.1:65536", "127.0.0.1:-1",
+                              "127.0.0.1:+1", "127.0.0.1:http", "127.0.0.1: 1", "::1:80", "::1", "[]:80", "[::1:80",
+                              "::1]:80", "unix:", "unix-abstract:", "http://localhost:80"}) {
+    const std::string listen = absl::StrCat("--listen=", address);
+    ::testing::internal::CaptureStderr();
+    const auto parsed = Parse({listen});
+    const std::string said = ::testing::internal::GetCapturedStderr();
+    ASSERT_TRUE(std::holds_alternative<ExitCode>(parsed)) << listen;
+    EXPECT_EQ(std::get<ExitCode>(parsed).value, 2) << listen;
+    if (*address == '\0') continue;
+    EXPECT_THAT(said, ::testing::HasSubstr(absl::StrCat("\"", address, "\""))) << listen;
+    EXPECT_THAT(said, ::testing::HasSubstr("HOST:PORT")) << listen;
+  }
+  setenv("NORMSERVE_LISTEN", "127.0.0.1:1,127.0.0.1", 1);
+  EXPECT_TRUE(std::holds_alternative<ExitCode>(Parse({})));
+  unsetenv("NORMSERVE_LISTEN");
+}
+
+TEST(ServerOptions, EveryKindOfAddressIsTaken) {
+  for (const char* address : {"127.0.0.1:0", "localhost:65535", "[::1]:0", "[::]:8001", "[fe80::1%eth0]:1", "*:8001",
+                              "unix:/tmp/s", "unix:s", "unix:///tmp/s", "unix-abstract:name"}) {
+    const auto parsed = Parse({"--listen", address});
+    ASSERT_TRUE(std::holds_alternative<ServerOptions>(parsed)) << address;
+    EXPECT_EQ(std::get<ServerOptions>(parsed).listen, std::vector<std::string>({address}));
+  }
+}
+
+TEST(ServerOptions, TheHelpNamesEveryKeyOfADeviceMask) {
+  ::testing::internal::CaptureStdout();
+  Parse({"--help"});
+  const std::string help = ::testing::internal::GetCapturedStdout();
+  for (const char* key : {"max_storage_buffer_range=", "max_allocation_size=", "max_workgroup_invocations=",
+                          "max_workgroup_count=", "max_shared_memory_bytes=", "staging", "no_push_descriptors"}) {
+    EXPECT_THAT(help, ::testing::HasSubstr(key));
+  }
 }
 
 }  // namespace

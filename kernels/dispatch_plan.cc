@@ -34,6 +34,16 @@ uint32_t ChooseWorkgroupSize(const vulkan::DeviceLimits& limits) {
   return std::bit_floor(std::min(wanted, most));
 }
 
+absl::Status WorkgroupTooSmall(const vulkan::DeviceLimits& limits) {
+  return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kDeviceMemory,
+                   absl::StrCat("the device allows a workgroup ", limits.max_workgroup_invocations, " invocations, ",
+                                limits.max_workgroup_size_x, " of them along x, and ", limits.max_shared_memory_bytes,
+                                " bytes of shared memory: at least 2, 2 and ", 2 * kNodeBytes,
+                                " are needed; take another device, or mask less (max_workgroup_invocations, "
+                                "max_shared_memory_bytes)"),
+                   {{"device", limits.name}});
+}
+
 // Level of a tile, above that of its workgroup: the smallest that leaves no more tiles than one workgroup merges; on a
 // CPU driver the largest that leaves enough workgroups.
 uint32_t ChooseLaneLevel(const BatchShape& shape, const MergeTree& tree, uint32_t workgroup_size, bool is_cpu) {
@@ -89,7 +99,11 @@ absl::StatusOr<DispatchPlan> PlanDispatches(const BatchShape& shape, const vulka
                                    " fit: send a smaller batch"));
   }
   DispatchPlan plan{.tree = MergeTree::Over(values)};
-  plan.workgroup_size = options.workgroup_size != 0 ? options.workgroup_size : ChooseWorkgroupSize(limits);
+  plan.workgroup_size = options.workgroup_size;
+  if (plan.workgroup_size == 0) {
+    plan.workgroup_size = ChooseWorkgroupSize(limits);
+    if (plan.workgroup_size < 2) return WorkgroupTooSmall(limits);
+  }
   NORMSERVE_CHECK(plan.workgroup_size >= 2 && std::has_single_bit(plan.workgroup_size));
   const auto workgroup_level = static_cast<uint32_t>(std::countr_zero(plan.workgroup_size));
   plan.lane_level = options.lane_level >= 0 ? static_cast<uint32_t>(options.lane_level)

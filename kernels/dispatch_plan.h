@@ -97,7 +97,7 @@ struct PlanOptions {
 
 // `shape` holds at least one value.
 // RESOURCE_EXHAUSTED (DEVICE_MEMORY): a channel of more than kMaxValuesPerChannel values, or limits too tight to hold
-// even one tile.
+// even one tile, or to let two invocations work together.
 absl::StatusOr<DispatchPlan> PlanDispatches(const BatchShape& shape, const vulkan::DeviceLimits& limits,
                                             const PlanOptions& options = {});
 

@@ -202,6 +202,24 @@ TEST(DispatchPlanTest, TooManyValuesPerChannelAreRefusedByName) {
   EXPECT_THAT(std::string(plan.status().message()), ::testing::HasSubstr("values per channel"));
 }
 
+TEST(DispatchPlanTest, WorkgroupsOfFewerThanTwoInvocationsAreRefusedByName) {
+  vulkan::DeviceLimits lone = CpuDriver(), narrow = Gpu(), cramped = CpuDriver(), bare = Gpu();
+  lone.max_workgroup_invocations = 1;
+  narrow.max_workgroup_size_x = 1;
+  cramped.max_shared_memory_bytes = 16;
+  bare.max_shared_memory_bytes = 1;
+  for (const vulkan::DeviceLimits& limits : {lone, narrow, cramped, bare}) {
+    const auto plan = PlanDispatches({4, 3, 1024}, limits);
+    EXPECT_EQ(plan.status().code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(GetErrorDetails(plan.status())->reason, ErrorReason::kDeviceMemory);
+    EXPECT_THAT(std::string(plan.status().message()), ::testing::HasSubstr("invocations"));
+  }
+  vulkan::DeviceLimits least = CpuDriver();
+  least.max_workgroup_invocations = 2;
+  least.max_shared_memory_bytes = 32;
+  EXPECT_TRUE(PlanDispatches({4, 3, 1024}, least).ok());
+}
+
 TEST(MergeTreeTest, RaggedWeightsAreSharesOfTheValuesOnEachSide) {
   for (int64_t values : {1, 15, 16, 17, 31, 33, 100, 100352, 1 << 20}) {
     const MergeTree tree = MergeTree::Over(values);

@@ -97,6 +97,14 @@ TEST(VulkanEngineTest, ManyCallersBeyondMemoryAreServedOrRefusedAndNothingLeaks)
   EXPECT_EQ(engine->pool_counters().buffers_in_use, 0u);
 }
 
+TEST(VulkanEngineTest, AMaskThatLeavesNoWorkgroupIsRefused) {
+  for (const vulkan::DeviceMask& mask :
+       {vulkan::DeviceMask{.max_workgroup_invocations = 1}, vulkan::DeviceMask{.max_shared_memory_bytes = 16}}) {
+    const auto engine = VulkanEngine::Create({.mask = mask});
+    EXPECT_EQ(engine.status().code(), absl::StatusCode::kResourceExhausted) << engine.status();
+  }
+}
+
 TEST(VulkanEngineTest, ADeviceThatIsNotThereIsRefusedWithTheListOfThoseThatAre) {
   const auto engine = VulkanEngine::Create({.selection = {.device = "no such device"}});
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kNotFound);

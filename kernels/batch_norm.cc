@@ -11,6 +11,9 @@
 namespace normserve {
 namespace {
 
+// More than any framework has.
+constexpr size_t kMaxDimensions = 64;
+
 absl::Status ShapeError(absl::Span<const int64_t> dimensions, absl::string_view expected) {
   return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kShapeMismatch,
                    absl::StrCat("input.shape is ", DimensionsText(dimensions), ": ", expected),
@@ -47,6 +50,10 @@ class PieceReader {
 }  // namespace
 
 absl::StatusOr<BatchShape> BatchShape::FromDimensions(absl::Span<const int64_t> dimensions) {
+  if (dimensions.size() > kMaxDimensions) {
+    return ShapeError(dimensions.first(4), absl::StrCat("and ", dimensions.size() - 4, " dimensions more, at most ",
+                                                        kMaxDimensions, " are allowed: send [N, C, *]"));
+  }
   if (dimensions.size() < 2) return ShapeError(dimensions, "send [N, C] or [N, C, *]");
   if (dimensions[0] < 0) return ShapeError(dimensions, "N, the first dimension, must be 0 or more");
   constexpr int64_t kMaxValues = std::numeric_limits<int64_t>::max() / 8;

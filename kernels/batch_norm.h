@@ -27,8 +27,8 @@ struct BatchShape {
   int64_t NumValues() const { return batch_size * num_features * spatial_size; }
   int64_t SizeBytes() const { return NumValues() * static_cast<int64_t>(sizeof(float)); }
 
-  // Reads [N, C, *]. INVALID_ARGUMENT (SHAPE_MISMATCH): fewer than two dimensions, N < 0, another dimension < 1, or a
-  // product that overflows.
+  // Reads [N, C, *]. INVALID_ARGUMENT (SHAPE_MISMATCH): fewer than two dimensions or more than 64, N < 0, another
+  // dimension < 1, or a product that overflows.
   static absl::StatusOr<BatchShape> FromDimensions(absl::Span<const int64_t> dimensions);
 
   friend bool operator==(const BatchShape&, const BatchShape&) = default;

@@ -8,6 +8,9 @@
 #include <grpcpp/impl/server_builder_plugin.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -20,6 +23,8 @@ namespace {
 
 // What watchers get to hear NOT_SERVING before their streams are cancelled.
 constexpr std::chrono::milliseconds kFarewell(200);
+
+constexpr char kUnixPrefix[] = "unix:";
 
 // Linking the reflection library adds its service to every server; this takes it out again.
 class WithoutReflection final : public grpc::ServerBuilderOption {
@@ -39,8 +44,22 @@ void SetUpPlugins(const ServerOptions& options) {
   if (options.channelz) grpc::channelz::experimental::InitChannelzService();
 }
 
+// Whether a server accepts connections on the file of this unix: address: binding would take it over in silence.
+bool IsServedSocket(const std::string& address) {
+  if (!absl::StartsWith(address, kUnixPrefix)) return false;
+  sockaddr_un name = {.sun_family = AF_UNIX};
+  const std::string path = address.substr(sizeof(kUnixPrefix) - 1);
+  if (path.size() >= sizeof(name.sun_path)) return false;
+  path.copy(name.sun_path, path.size());
+  const int socket_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (socket_fd < 0) return false;
+  const bool is_served = connect(socket_fd, reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0;
+  close(socket_fd);
+  return is_served;
+}
+
 std::string BoundAddress(const std::string& address, int port) {
-  if (absl::StartsWith(address, "unix:")) return address;
+  if (absl::StartsWith(address, "unix")) return address;
   return absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
 }
 
@@ -49,12 +68,23 @@ std::string BoundAddress(const std::string& address, int port) {
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Create(const ServerOptions& options,
                                                                std::unique_ptr<BatchNormServiceImpl> service,
                                                                std::shared_ptr<CallGate> gate) {
+  for (const std::string& address : options.listen) {
+    if (!IsServedSocket(address)) continue;
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", address, ": a server is listening there; choose another with --listen"));
+  }
+  // Never undone: shutting the library down with the last server joins a poller of gRPC's that may sleep for ten
+  // seconds.
+  grpc_init();
   SetUpPlugins(options);
   std::unique_ptr<GrpcServer> result(new GrpcServer(std::move(service), std::move(gate)));
   grpc::ServerBuilder builder;
   builder.RegisterService(result->service_.get());
   builder.SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
   builder.SetMaxSendMessageSize(-1);
+  // A compressed message is inflated before its length is looked at.
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   // Two servers on one port would share its clients at random.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, options.channelz ? 1 : 0);

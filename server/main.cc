@@ -101,6 +101,7 @@ absl::Status WritePortFile(const std::string& path, const std::vector<std::strin
   file << absl::StrJoin(addresses, "\n") << "\n";
   file.close();
   if (!file || std::rename(part.c_str(), path.c_str()) != 0) {
+    std::remove(part.c_str());
     return absl::UnavailableError(
         absl::StrCat("cannot write the port file ", path, ": choose another with --port-file"));
   }
@@ -152,14 +153,16 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
                absl::FormatDuration(options.drain_timeout));
   if (!(*server)->Drain(options.drain_timeout)) spdlog::warn("calls beyond --drain-timeout were cancelled");
   server->reset();
-  if (!gate->WaitForBytes(kLastBytesTimeout)) {
+  if (gate->WaitForBytes(kLastBytesTimeout)) {
+    chosen->engine.reset();
+  } else {
     // The transport still reads memory of the engine's, which must not go before it.
     spdlog::warn("some replies were not taken by their clients");
-    spdlog::shutdown();
-    _Exit(EXIT_SUCCESS);
   }
   spdlog::info("ended");
-  return EXIT_SUCCESS;
+  spdlog::shutdown();
+  // Threads of gRPC are left: see GrpcServer::Create.
+  _Exit(EXIT_SUCCESS);
 }
 
 }  // namespace

@@ -6,23 +6,27 @@
 #include <memory>
 #include <utility>
 
-#include "absl/functional/function_ref.h"
 #include "kernels/engine.h"
 #include "normserve/v1/batch_norm_service.grpc.pb.h"
 #include "server/rpc/call_gate.h"
 #include "server/rpc/server_description.h"
+#include "server/rpc/unary_call.h"
 #include "server/session/session_registry.h"
 
 namespace normserve {
 
-// Forward is raw, so that its tensor is never copied into a message; all methods use gRPC's callback API.
-using BatchNormServiceBase = v1::BatchNormService::WithRawCallbackMethod_Forward<
-    v1::BatchNormService::WithCallbackMethod_CreateSession<v1::BatchNormService::WithCallbackMethod_GetSession<
-        v1::BatchNormService::WithCallbackMethod_ListSessions<v1::BatchNormService::WithCallbackMethod_DeleteSession<
-            v1::BatchNormService::WithCallbackMethod_CloneSession<
-                v1::BatchNormService::WithCallbackMethod_SetMode<v1::BatchNormService::WithCallbackMethod_SetParameters<
-                    v1::BatchNormService::WithCallbackMethod_GetStats<
-                        v1::BatchNormService::WithCallbackMethod_GetServerInfo<v1::BatchNormService::Service>>>>>>>>>>;
+// Every method is raw and uses gRPC's callback API: Forward so that its tensor is never copied into a message, the
+// others as AnswerMessage says.
+using BatchNormServiceBase = v1::BatchNormService::WithRawCallbackMethod_CreateSession<
+    v1::BatchNormService::WithRawCallbackMethod_GetSession<v1::BatchNormService::WithRawCallbackMethod_ListSessions<
+        v1::BatchNormService::WithRawCallbackMethod_DeleteSession<
+            v1::BatchNormService::WithRawCallbackMethod_CloneSession<
+                v1::BatchNormService::WithRawCallbackMethod_SetMode<
+                    v1::BatchNormService::WithRawCallbackMethod_SetParameters<
+                        v1::BatchNormService::WithRawCallbackMethod_Forward<
+                            v1::BatchNormService::WithRawCallbackMethod_GetStats<
+                                v1::BatchNormService::WithRawCallbackMethod_GetServerInfo<
+                                    v1::BatchNormService::Service>>>>>>>>>>;
 
 // Thread-safe. No method holds a lock or waits while a device works.
 class BatchNormServiceImpl final : public BatchNormServiceBase {
@@ -35,26 +39,19 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;
 
-  Reactor* CreateSession(Context* context, const v1::CreateSessionRequest* request, v1::Session* reply) override;
-  Reactor* GetSession(Context* context, const v1::GetSessionRequest* request, v1::Session* reply) override;
-  Reactor* ListSessions(Context* context, const v1::ListSessionsRequest* request,
-                        v1::ListSessionsReply* reply) override;
-  Reactor* DeleteSession(Context* context, const v1::DeleteSessionRequest* request,
-                         v1::DeleteSessionReply* reply) override;
-  Reactor* CloneSession(Context* context, const v1::CloneSessionRequest* request, v1::Session* reply) override;
-  Reactor* SetMode(Context* context, const v1::SetModeRequest* request, v1::SetModeReply* reply) override;
-  Reactor* SetParameters(Context* context, const v1::SetParametersRequest* request, v1::Session* reply) override;
+  Reactor* CreateSession(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* GetSession(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* ListSessions(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* DeleteSession(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* CloneSession(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* SetMode(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* SetParameters(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* Forward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
-  Reactor* GetStats(Context* context, const v1::GetStatsRequest* request, v1::GetStatsReply* reply) override;
-  Reactor* GetServerInfo(Context* context, const v1::GetServerInfoRequest* request, v1::ServerInfo* reply) override;
+  Reactor* GetStats(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* GetServerInfo(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
 
  private:
-  // Lets the call in, runs `work` and answers with its status.
-  Reactor* Answer(Context* context, absl::string_view method, const google::protobuf::Message& request,
-                  absl::FunctionRef<absl::Status()> work);
-  // The same for a call about one session, whose name the metadata may repeat.
-  Reactor* AnswerFor(Context* context, absl::string_view method, const google::protobuf::Message& request,
-                     absl::string_view name, absl::FunctionRef<absl::Status()> work);
+  void StartForward(UnaryCall* call, const grpc::ByteBuffer& request, grpc::ByteBuffer* reply);
 
   SessionRegistry& registry_;
   Engine& engine_;

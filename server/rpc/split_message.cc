@@ -62,6 +62,9 @@ class SliceInputStream final : public google::protobuf::io::ZeroCopyInputStream 
   int64_t count_ = 0;
 };
 
+// A tensor without its values is its shape and little more: a dimension takes a byte here and eight once parsed.
+constexpr int kMaxTensorHeaderBytes = 4096;
+
 // Where input.data lies in the message.
 struct Range {
   int64_t offset = 0;
@@ -80,7 +83,7 @@ class Splitter {
     while (input_.CurrentPosition() < end_) {
       const uint32_t tag = input_.ReadTag();
       if (tag == 0) return false;
-      if (tag == kInputTag ? !SplitTensor(output, values) : !CopyField(tag, end_, output)) return false;
+      if (tag == kInputTag ? !SplitTensor(output, values) : !CopyField(tag, end_, end_, output)) return false;
     }
     return true;
   }
@@ -104,7 +107,8 @@ class Splitter {
         const uint32_t tag = input_.ReadTag();
         if (tag == 0) return false;
         if (tag != kDataTag) {
-          if (!CopyField(tag, end, tensor_output)) return false;
+          if (!CopyField(tag, end, kMaxTensorHeaderBytes, tensor_output)) return false;
+          if (tensor_output.ByteCount() > kMaxTensorHeaderBytes) return false;
           continue;
         }
         int size_bytes;
@@ -121,8 +125,9 @@ class Splitter {
     return input_.CurrentPosition() == end;
   }
 
-  // The field whose tag was just read. Groups, which proto3 does not have, are refused.
-  bool CopyField(uint32_t tag, int end, CodedOutputStream& output) {
+  // The field whose tag was just read, if it is no longer than `max_length`. Groups, which proto3 does not have, are
+  // refused.
+  bool CopyField(uint32_t tag, int end, int max_length, CodedOutputStream& output) {
     output.WriteTag(tag);
     uint64_t value64;
     uint32_t value32;
@@ -142,7 +147,7 @@ class Splitter {
         output.WriteLittleEndian32(value32);
         break;
       case kLengthDelimited:
-        if (!ReadLength(end, &length) || !input_.ReadString(&bytes, length)) return false;
+        if (!ReadLength(end, &length) || length > max_length || !input_.ReadString(&bytes, length)) return false;
         output.WriteVarint32(static_cast<uint32_t>(length));
         output.WriteString(bytes);
         break;
@@ -182,8 +187,9 @@ absl::StatusOr<SplitMessage> SplitForwardRequest(absl::Span<const grpc::Slice> s
   Range values;
   if (size_bytes > std::numeric_limits<int>::max() ||
       !Splitter(stream, static_cast<int>(size_bytes)).Split(message.header, values)) {
-    return FieldError("message", absl::StrCat("the message of ", size_bytes, " bytes is truncated or no serialised ",
-                                              "normserve.v1.ForwardRequest: send it whole"));
+    return FieldError("message",
+                      absl::StrCat("the message of ", size_bytes, " bytes is truncated or no serialised ",
+                                   "normserve.v1.ForwardRequest, or input.shape is too long: send it whole"));
   }
   message.values = PiecesOf(slices, values);
   return message;

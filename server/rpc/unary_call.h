@@ -7,6 +7,8 @@
 #include <atomic>
 #include <chrono>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -21,6 +23,9 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
 
   // Passes the gate. UNAVAILABLE (DRAINING).
   absl::Status Enter(CallGate& gate);
+
+  // Keeps bytes counted until gRPC is done with the call.
+  void Hold(CallGate::Pass bytes) { bytes_.push_back(std::move(bytes)); }
 
   // INVALID_ARGUMENT if the metadata key normserve-session is there and is not `name`. Remembers the name for the log.
   absl::Status CheckSession(absl::string_view name);
@@ -41,6 +46,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::string session_;
   CallGate::Pass pass_;
+  std::vector<CallGate::Pass> bytes_;
   std::atomic<bool> is_cancelled_{false};
 };
 

@@ -9,6 +9,7 @@ namespace normserve {
 namespace {
 
 constexpr size_t kMaxRequestIdBytes = 128;
+constexpr size_t kMaxUidBytes = 64;  // longer than any
 
 }  // namespace
 
@@ -22,6 +23,10 @@ absl::Status CheckGuardFields(const ChangeGuard& guard) {
       return FieldError("request_id", absl::StrCat("request_id is \"", absl::CHexEscape(id),
                                                    "\": send printable ASCII, a random UUID for choice"));
     }
+  }
+  if (guard.expected_uid.size() > kMaxUidBytes) {
+    return FieldError("expected_uid", absl::StrCat("expected_uid has ", guard.expected_uid.size(),
+                                                   " characters: send the uid that a reply told"));
   }
   if (guard.expected_generation.value_or(0) < 0) {
     return FieldError("expected_generation", absl::StrCat("expected_generation is ", *guard.expected_generation,

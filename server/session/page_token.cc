@@ -12,6 +12,9 @@ namespace {
 constexpr size_t kDigestDigits = 16;
 
 // Ties the token to its prefix and makes a made-up one unlikely to pass.
+// A digest and a session's name, in base 64, are shorter.
+constexpr size_t kMaxTokenBytes = 1024;
+
 std::string Digest(absl::string_view prefix, absl::string_view last_name) {
   return absl::StrFormat("%016x", FingerprintBuilder("ListSessions").Add(prefix).Add(last_name).Finish().low);
 }
@@ -23,6 +26,10 @@ std::string MakePageToken(absl::string_view prefix, absl::string_view last_name)
 }
 
 absl::StatusOr<std::string> ReadPageToken(absl::string_view prefix, absl::string_view token) {
+  if (token.size() > kMaxTokenBytes) {
+    return FieldError("page_token", absl::StrCat("page_token has ", token.size(),
+                                                 " characters, which no next_page_token has: send one unchanged"));
+  }
   std::string text;
   if (absl::WebSafeBase64Unescape(token, &text) && text.size() > kDigestDigits) {
     std::string last_name = text.substr(kDigestDigits);

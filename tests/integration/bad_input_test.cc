@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "tests/integration/raw_stream.h"
 #include "tests/integration/server_process.h"
 #include "tests/integration/test_client.h"
@@ -268,10 +269,59 @@ TEST_F(BadInputTest, TruncatedMessagesAreRefused) {
   std::string reply;
   EXPECT_THAT(RawCall(server_->channel(), kForward, std::string(100, '\xff'), &reply),
               Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
-  // The other methods' messages are gRPC's to refuse.
-  EXPECT_FALSE(RawCall(server_->channel(), "/normserve.v1.BatchNormService/SetMode", "\x0a\x7f", &reply).ok());
+  for (const char* method : {"CreateSession", "GetSession", "ListSessions", "DeleteSession", "CloneSession", "SetMode",
+                             "SetParameters", "GetStats", "GetServerInfo"}) {
+    EXPECT_THAT(
+        RawCall(server_->channel(), absl::StrCat("/normserve.v1.BatchNormService/", method), "\x0a\x7f", &reply),
+        Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"))
+        << method;
+  }
   EXPECT_EQ(RawCall(server_->channel(), "/normserve.v1.BatchNormService/NoSuch", "", &reply).error_code(),
             StatusCode::UNIMPLEMENTED);
+}
+
+// A status travels in a header block of 8 KiB: what a client sent must not make it longer.
+TEST_F(BadInputTest, LongValuesAreRefusedWithAStatusThatArrives) {
+  v1::GetSessionRequest get;
+  get.set_name(std::string(100'000, 'x'));
+  v1::Session session;
+  grpc::ClientContext get_context;
+  EXPECT_THAT(server_->stub().GetSession(&get_context, get, &session),
+              Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
+
+  v1::ListSessionsRequest list;
+  list.set_page_token(std::string(100'000, 'x'));
+  v1::ListSessionsReply page;
+  grpc::ClientContext list_context;
+  EXPECT_THAT(server_->stub().ListSessions(&list_context, list, &page),
+              Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
+
+  v1::ForwardRequest forward = MakeForward("a", {2, 3}, SomeValues(6));
+  forward.set_expected_uid(std::string(2'500, '\x01'));
+  EXPECT_THAT(client_.Forward(forward), Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
+
+  std::vector<int64_t> shape = {1, 3};
+  shape.resize(3'000, 1);
+  EXPECT_THAT(client_.Forward(MakeForward("a", shape, SomeValues(3))),
+              Fails(StatusCode::INVALID_ARGUMENT, "SHAPE_MISMATCH"));
+  shape.resize(200'000, 1);
+  EXPECT_THAT(client_.Forward(MakeForward("a", shape, SomeValues(3))),
+              Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
+
+  grpc::ClientContext metadata_context;
+  metadata_context.AddMetadata("normserve-session", std::string(6'000, 'y'));
+  get.set_name("a");
+  EXPECT_THAT(server_->stub().GetSession(&metadata_context, get, &session),
+              Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
+}
+
+TEST_F(BadInputTest, CompressedMessagesAreRefusedBeforeTheyAreInflated) {
+  v1::GetSessionRequest get;
+  v1::Session session;
+  grpc::ClientContext context;
+  context.set_compression_algorithm(GRPC_COMPRESS_GZIP);
+  get.set_name(std::string(10'000, 'z'));  // long enough to be compressed
+  EXPECT_EQ(server_->stub().GetSession(&context, get, &session).error_code(), StatusCode::UNIMPLEMENTED);
 }
 
 TEST_F(BadInputTest, AMessageOverTheLimitIsRefused) {

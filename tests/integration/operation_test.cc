@@ -100,6 +100,10 @@ TEST(Operation, ServesOnAUnixSocketAndOnSeveralAddresses) {
     client.Create("a", 2);
     EXPECT_THAT(client.Forward(MakeForward("a", {2, 2}, {1, 2, 3, 4})), Succeeds());
     EXPECT_TRUE(absl::StrContains(server.Log(), ", 127.0.0.1:")) << server.Log();
+
+    ServerProcess second({}, absl::StrCat("unix:", path));
+    EXPECT_EQ(second.Wait(), 1) << "it took the socket over";
+    EXPECT_THAT(client.Forward(MakeForward("a", {2, 2}, {1, 2, 3, 4})), Succeeds());
   }
   std::filesystem::remove(path);
 }

@@ -41,7 +41,8 @@ struct NewSession {
 // and its copies and the BatchNorm handles made from it share one connection, which lives as long as any of them.
 //
 // Calls block until the reply is there or the deadline (ClientOptions::timeout, 30 s) has passed. Reads, and changes
-// with a request_id (the default), are repeated while the server is UNAVAILABLE or ends them (CANCELLED); see RetryPolicy.
+// with a request_id (the default), are repeated while the server is UNAVAILABLE or ends them (CANCELLED); see
+// RetryPolicy.
 class Client {
  public:
   // The server at `address`, such as "127.0.0.1:8001". Nothing is sent yet: a server that is not there shows in the

@@ -21,8 +21,9 @@ constexpr int64_t kUncountedBytes = 64 << 10;
 absl::Status Count(UnaryCall& call, CallGate& gate, int64_t size_bytes) {
   if (size_bytes <= kUncountedBytes) return absl::OkStatus();
   auto pass = gate.TakeBytes(size_bytes);
-  if (pass.ok()) call.Hold(*std::move(pass));
-  return pass.status();
+  if (!pass.ok()) return pass.status();
+  call.Hold(*std::move(pass));
+  return absl::OkStatus();
 }
 
 absl::Status Parse(const grpc::ByteBuffer& bytes, google::protobuf::Message& request) {

@@ -1,6 +1,5 @@
 """A real server process for tests: on a free port, stopped whatever happens, its log shown when a test fails."""
 
-import ctypes
 import glob
 import os
 import pathlib
@@ -12,8 +11,6 @@ import time
 import unittest
 
 sys.path.insert(0, os.environ.get("NORMSERVE_STUBS", "build/release/python"))
-# gRPC would hold up every fork until its threads idle, which newer versions never do; only programs are started here.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # pylint: disable=wrong-import-position
 import grpc
@@ -49,10 +46,6 @@ def driver_environment(engine):
                             "install mesa-vulkan-drivers and chromium-common")
 
 
-def _die_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 class ServerProcess:
     """A server on a port of its own. Use as a context manager; `stub` speaks to it."""
 
@@ -70,13 +63,16 @@ class ServerProcess:
         folder = pathlib.Path(self._scratch.name)
         port_file, self._log = folder / "port", folder / "log"
         kind = "reference" if self.engine == "reference" else "vulkan"
-        command = [os.environ["NORMSERVE_SERVER_PROGRAM"], "--listen", "127.0.0.1:0", "--port-file", str(port_file),
-                   "--engine", kind, *(["--validation"] if kind == "vulkan" else []), *self._flags]
+        # setpriv ends the server with this process. (A preexec_fn would do so too, but Python forks for it, and gRPC holds
+        # up a fork until its threads idle, which they may never do.)
+        command = ["setpriv", "--pdeathsig", "KILL", "--", os.environ["NORMSERVE_SERVER_PROGRAM"],
+                   "--listen", "127.0.0.1:0", "--port-file", str(port_file), "--engine", kind,
+                   *(["--validation"] if kind == "vulkan" else []), *self._flags]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("NORMSERVE_")}
         environment.update(driver_environment(self.engine))
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                             env=environment, preexec_fn=_die_with_parent)
+                                             env=environment)
         try:
             self.address = self._wait_for_address(port_file)
             self.channel = grpc.insecure_channel(self.address, options=[

@@ -1,5 +1,6 @@
 #include "kernels/forward_recording.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -15,6 +16,9 @@ using vulkan::TransferBuffer;
 
 constexpr uint64_t kNodeBytes = 4 * sizeof(float);
 constexpr uint64_t kLevelTableBytes = kTreeLevels * sizeof(MergeTree::LevelWeights);
+// With a batch's own statistics epsilon is added to the variance in float32. Above this their sum could be infinite,
+// and the output is the bias either way.
+constexpr double kMaxEpsilon = 0x1p126;
 // A shader may read a run of values up to the end of its last chunk.
 constexpr uint64_t kPaddingBytes = kChunkValues * sizeof(float);
 // An output in pieces smaller than this, on average, is joined: handing out slivers costs more than copying them.
@@ -34,7 +38,7 @@ ForwardRecording::ForwardRecording(const ForwardJob& job, DispatchPlan plan)
       plan_(std::move(plan)),
       from_batch_(job.given == nullptr),
       need_moments_(from_batch_ || job.want_moments),
-      epsilon_(static_cast<float>(job.epsilon)),
+      epsilon_(static_cast<float>(std::min(job.epsilon, kMaxEpsilon))),
       step_counts_(plan_.MergeSteps(/*to_one=*/!from_batch_)) {}
 
 absl::StatusOr<std::unique_ptr<ForwardRecording>> ForwardRecording::Create(const ForwardJob& job, DispatchPlan plan,

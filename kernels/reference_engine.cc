@@ -69,7 +69,9 @@ void ReferenceEngine::Forward(ForwardJob job, ForwardDone done) {
   for (int64_t c = 0; c < shape.num_features; ++c) {
     const double mean = job.given ? job.given->mean[c] : result.moments->mean[c];
     const double variance = job.given ? job.given->variance[c] : result.moments->BiasedVariance(c);
-    const double root = std::sqrt(variance + job.epsilon);
+    double root = std::sqrt(variance + job.epsilon);
+    // A constant channel without epsilon becomes its bias, not 0/0.
+    if (job.given == nullptr && root == 0) root = 1;
     const double weight = job.parameters->weight[c], bias = job.parameters->bias[c];
     ForEachValue(shape, c, [&](int64_t i) { (*output)[i] = static_cast<float>((x[i] - mean) / root * weight + bias); });
   }

@@ -99,8 +99,8 @@ class FaultyEngine : public Engine {
     double epsilon = job.epsilon;
     if (fault_ == Fault::kNoEpsilon) epsilon = 0;
     if (fault_ == Fault::kEpsilonFixed) epsilon = 1e-5;
-    const double root =
-        fault_ == Fault::kEpsilonOutsideRoot ? std::sqrt(variance) + epsilon : std::sqrt(variance + epsilon);
+    double root = fault_ == Fault::kEpsilonOutsideRoot ? std::sqrt(variance) + epsilon : std::sqrt(variance + epsilon);
+    if (!given && root == 0) root = 1;
     const double weight = fault_ == Fault::kNoWeight ? 1 : job.parameters->weight[c];
     const double bias = fault_ == Fault::kNoBias ? 0 : job.parameters->bias[c];
     if (fault_ == Fault::kSkipsChannelsOver65535 && c >= 65535) return;

@@ -3,11 +3,13 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/npy.h"
+#include "client/cli/output_file.h"
 #include "client/cli/session_text.h"
 
 namespace normserve::cli {
@@ -80,17 +82,33 @@ std::string Json(const ForwardResult& result, double sum, double mean) {
   return json.dump() + "\n";
 }
 
+// `status` of a file, and what it does not undo: the call that gave `result`.
+absl::Status AfterTheCall(const absl::Status& status, const ForwardResult& result) {
+  if (result.update != client::Update::kRunning) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(status.message(), "; the running statistics were updated (generation ",
+                                   result.generation, "): the same command would update them again"));
+}
+
 }  // namespace
 
 int Forward(const CommandLine& command_line, const ForwardCommandOptions& options) {
   absl::StatusOr<client::Tensor> input = ReadNpyTensor(options.input);
   if (!input.ok()) return Fail(command_line, input.status());
+  // Before the call: one that trains must not be made only to lose its result.
+  std::optional<absl::StatusOr<OutputFile>> output;
+  if (!options.output.empty()) {
+    output.emplace(OutputFile::Open(options.output));
+    if (!output->ok()) return Fail(command_line, output->status());
+  }
   absl::StatusOr<client::Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
   absl::StatusOr<ForwardResult> result = client->Attach(options.session).Forward(*input, MakeOptions(options));
   if (!result.ok()) return Fail(command_line, result.status());
-  if (!options.output.empty()) {
-    if (absl::Status status = WriteNpy(options.output, result->output); !status.ok()) return Fail(command_line, status);
+  if (output.has_value()) {
+    if (absl::Status status = (*output)->Write(EncodeNpy(result->output)); !status.ok()) {
+      return Fail(command_line, AfterTheCall(status, *result));
+    }
   }
   const std::vector<float>& values = result->output.values;
   const double sum = std::accumulate(values.begin(), values.end(), 0.0);

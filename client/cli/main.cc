@@ -136,6 +136,7 @@ int Main(int argc, char** argv) {
   app.footer(
       "normctl COMMAND --help shows a command's options and an example.\n"
       "Exit status: 0 done, 1 a call or a file failed, 2 the command line is wrong.");
+  app.set_version_flag("--version", std::string("normctl ") + NORMSERVE_VERSION);
   app.get_formatter()->column_width(34);
   app.require_subcommand(1);
   app.add_option("--server", options.command_line.server, "the server; default 127.0.0.1:8001")

@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
@@ -275,17 +274,6 @@ absl::StatusOr<std::vector<double>> ReadNpyVector(const std::string& path) {
   absl::StatusOr<std::string> file = ReadFile(path);
   if (!file.ok()) return file.status();
   return About(path, ParseNpyVector(*file));
-}
-
-absl::Status WriteNpy(const std::string& path, const client::TensorView& tensor) {
-  errno = 0;
-  std::ofstream stream(path, std::ios::binary | std::ios::trunc);
-  if (!stream) return FileError(path, "cannot be opened for writing");
-  const std::string file = EncodeNpy(tensor);
-  stream.write(file.data(), static_cast<std::streamsize>(file.size()));
-  stream.close();
-  if (!stream) return FileError(path, "cannot be written");
-  return absl::OkStatus();
 }
 
 }  // namespace normserve::cli

@@ -42,6 +42,5 @@ std::string EncodeNpy(const client::TensorView& tensor);
 // begin with the path.
 absl::StatusOr<client::Tensor> ReadNpyTensor(const std::string& path);
 absl::StatusOr<std::vector<double>> ReadNpyVector(const std::string& path);
-absl::Status WriteNpy(const std::string& path, const client::TensorView& tensor);
 
 }  // namespace normserve::cli

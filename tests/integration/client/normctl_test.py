@@ -105,6 +105,34 @@ class Normctl(ServerTestCase):
         self.assertEqual((reply["normalized_with"], reply["updated"], reply["generation"]), ("batch", False, 1))
         self.assertIn("unbiased", self.normctl("forward", "forward", "--input", path, "--moments"))
 
+    def test_forward_whose_output_cannot_be_written_does_not_train(self):
+        path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
+        self.normctl("create", "unwritable", "--num-features", "3")
+        absent = str(self.folder / "absent" / "y.npy")
+        self.assertIn(f"{absent}: cannot be opened", self.refused("forward", "unwritable", "--input", path, "--output", absent))
+        self.refused("forward", "unwritable", "--input", path, "--output", str(self.folder))
+        self.assertEqual(self.normctl_json("stats", "unwritable")["generation"], 0)
+
+    def test_forward_that_fails_leaves_the_old_output_and_nothing_beside_it(self):
+        path = self.save("x.npy", np.zeros((4, 2), "<f4"))
+        output = self.folder / "y.npy"
+        output.write_text("old")
+        self.normctl("create", "old", "--num-features", "3")
+        self.assertIn("SHAPE_MISMATCH", self.refused("forward", "old", "--input", path, "--output", str(output)))
+        self.assertEqual(output.read_text(), "old")
+        self.assertEqual(sorted(file.name for file in self.folder.iterdir()), ["x.npy", "y.npy"])
+
+    def test_forward_writes_to_what_is_no_regular_file(self):
+        path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
+        self.normctl("create", "device", "--num-features", "3")
+        message = self.refused("forward", "device", "--input", path, "--output", "/dev/full")
+        self.assertIn("/dev/full: cannot be written", message)
+        self.assertIn("the running statistics were updated (generation 1)", message)
+        self.normctl("forward", "device", "--input", path, "--output", "/dev/null")
+        done = subprocess.run([NORMCTL, "--server", self.server.address, "forward", "device", "--input", path, "--output",
+                               "/dev/stdout"], capture_output=True, check=True, timeout=100)
+        self.assertTrue(done.stdout.startswith(b"\x93NUMPY"))
+
     def test_mode_is_what_a_forward_does_by_default(self):
         path = self.save("x.npy", np.zeros((2, 1), "<f4"))
         self.normctl("create", "mode", "--num-features", "1")
@@ -227,6 +255,11 @@ class Normctl(ServerTestCase):
         for arguments in ([], ["dance"], ["create"], ["forward", "x"], ["mode", "x", "sleep"], ["list", "--timeout", "5"],
                           ["list", "--timeout", "0s"], ["show"], ["list", "--no-such-option"]):
             self.refused(*arguments, status=USAGE)
+
+    def test_version_is_the_servers_of_the_same_build(self):
+        done = run("--version")
+        self.assertEqual((done.returncode, done.stderr), (DONE, ""))
+        self.assertEqual(done.stdout, f"normctl {self.normctl_json('info')['version']}\n")
 
     def test_every_command_has_help_with_an_example(self):
         commands = ("create", "list", "show", "clone", "delete", "mode", "stats", "forward", "info", "health", "doctor")

@@ -23,18 +23,24 @@ absl::Status ShapeError(absl::Span<const int64_t> dimensions, absl::string_view 
 // Reads values out of pieces that may split a value.
 class PieceReader {
  public:
-  explicit PieceReader(const InputTensor& input) : pieces_(input.pieces) {}
+  explicit PieceReader(const InputTensor& input) : pieces_(input.pieces), type_(input.type) {}
 
   // The value at `index`. Quickest when indices grow.
   float At(int64_t index) {
-    const size_t offset = static_cast<size_t>(index) * sizeof(float);
+    const auto size_bytes = static_cast<size_t>(ElementSizeBytes(type_));
+    const size_t offset = static_cast<size_t>(index) * size_bytes;
     if (offset < begin_) piece_ = 0, begin_ = 0;
     while (offset >= begin_ + pieces_[piece_].size()) begin_ += pieces_[piece_++].size();
     std::byte bytes[sizeof(float)];
     size_t piece = piece_, at = offset - begin_;
-    for (std::byte& byte : bytes) {
+    for (std::byte& byte : absl::MakeSpan(bytes, size_bytes)) {
       while (at == pieces_[piece].size()) ++piece, at = 0;
       byte = pieces_[piece][at++];
+    }
+    if (type_ != ElementType::kFloat32) {
+      uint16_t bits;
+      std::memcpy(&bits, bytes, sizeof(bits));
+      return FloatFromBits(type_, bits);
     }
     float value;
     std::memcpy(&value, bytes, sizeof(value));
@@ -43,6 +49,7 @@ class PieceReader {
 
  private:
   const std::vector<absl::Span<const std::byte>>& pieces_;
+  const ElementType type_;
   size_t piece_ = 0;
   size_t begin_ = 0;  // offset of piece_ in the tensor
 };

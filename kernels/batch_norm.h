@@ -10,11 +10,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/element_type.h"
 
 namespace normserve {
 
-// A batch [N, C, *], float32, row-major: N samples, C channels, S values a sample and channel (the product of all
-// dimensions after the second; 1 for [N, C]).
+// A batch [N, C, *], row-major: N samples, C channels, S values a sample and channel (the product of all dimensions
+// after the second; 1 for [N, C]). A batch with the channels last, [N, *, C], is the [N*S, C, 1] of the same bytes: the
+// same values in the same order.
 //
 // Invariant of a shape made by FromDimensions: N >= 0, C >= 1, S >= 1, and N*C*S*8 does not overflow int64_t.
 struct BatchShape {
@@ -25,7 +27,7 @@ struct BatchShape {
   // N*S, what a channel's moments are taken over.
   int64_t ValuesPerChannel() const { return batch_size * spatial_size; }
   int64_t NumValues() const { return batch_size * num_features * spatial_size; }
-  int64_t SizeBytes() const { return NumValues() * static_cast<int64_t>(sizeof(float)); }
+  int64_t SizeBytes(ElementType type) const { return NumValues() * ElementSizeBytes(type); }
 
   // Reads [N, C, *]. INVALID_ARGUMENT (SHAPE_MISMATCH): fewer than two dimensions or more than 64, N < 0, another
   // dimension < 1, or a product that overflows.
@@ -66,12 +68,13 @@ struct NormalizationStatistics {
 // row-major tensor; a piece may begin and end anywhere, also inside a value.
 struct InputTensor {
   BatchShape shape;
+  ElementType type = ElementType::kFloat32;
   std::vector<absl::Span<const std::byte>> pieces;
   std::shared_ptr<const void> owner;
 };
 
-// The result, of the input's shape. The pieces, joined, are the dense row-major tensor. The memory belongs to the
-// engine and goes back to it when the last copy of `owner` is dropped, which may happen on any thread.
+// The result, of the input's shape and type. The pieces, joined, are the dense row-major tensor. The memory belongs to
+// the engine and goes back to it when the last copy of `owner` is dropped, which may happen on any thread.
 struct OutputTensor {
   std::vector<absl::Span<const std::byte>> pieces;
   std::shared_ptr<const void> owner;

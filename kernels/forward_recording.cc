@@ -271,7 +271,7 @@ absl::StatusOr<OutputTensor> ForwardRecording::TakeOutput() {
     }
   }
   OutputTensor output{.pieces = GatherPieces(shape_, plan_, outputs), .owner = buffers};
-  const auto size_bytes = static_cast<size_t>(shape_.SizeBytes());
+  const auto size_bytes = static_cast<size_t>(shape_.SizeBytes(ElementType::kFloat32));
   if (output.pieces.size() == 1 || size_bytes / output.pieces.size() >= kSmallestPieceBytes) return output;
 
   auto joined = std::make_shared<std::vector<std::byte>>();

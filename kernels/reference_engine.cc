@@ -1,7 +1,9 @@
 #include "kernels/reference_engine.h"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 namespace normserve {
@@ -22,15 +24,61 @@ class CompensatedSum {
   double lost_ = 0;
 };
 
-std::vector<float> Join(const InputTensor& input) {
-  std::vector<float> values(static_cast<size_t>(input.shape.NumValues()));
-  auto* to = reinterpret_cast<std::byte*>(values.data());
-  for (absl::Span<const std::byte> piece : input.pieces) {
-    std::memcpy(to, piece.data(), piece.size());
-    to += piece.size();
+std::vector<std::byte> JoinBytes(const InputTensor& input) {
+  std::vector<std::byte> bytes;
+  bytes.reserve(static_cast<size_t>(input.shape.SizeBytes(input.type)));
+  for (absl::Span<const std::byte> piece : input.pieces) bytes.insert(bytes.end(), piece.begin(), piece.end());
+  return bytes;
+}
+
+std::vector<float> ReadValues(ElementType type, absl::Span<const std::byte> bytes) {
+  std::vector<float> values(bytes.size() / static_cast<size_t>(ElementSizeBytes(type)));
+  if (type == ElementType::kFloat32) {
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, bytes.data() + 2 * i, sizeof(bits));
+    values[i] = FloatFromBits(type, bits);
   }
   return values;
 }
+
+// `value` rounded once: to float32 by way of odd rounding where 16 bits are to follow.
+float RoundTowards(ElementType type, double value) {
+  const auto nearest = static_cast<float>(value);
+  if (type == ElementType::kFloat32 || static_cast<double>(nearest) == value || !std::isfinite(nearest)) return nearest;
+  // The neighbour on the other side, if the last bit is even: never a tie that double did not have.
+  if ((std::bit_cast<uint32_t>(nearest) & 1u) != 0) return nearest;
+  const float towards =
+      value > nearest ? std::numeric_limits<float>::infinity() : -std::numeric_limits<float>::infinity();
+  return std::nextafter(nearest, towards);
+}
+
+OutputTensor WriteValues(ElementType type, const std::vector<double>& values) {
+  auto bytes = std::make_shared<std::vector<std::byte>>(values.size() * static_cast<size_t>(ElementSizeBytes(type)));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float value = RoundTowards(type, values[i]);
+    if (type == ElementType::kFloat32) {
+      std::memcpy(bytes->data() + 4 * i, &value, sizeof(value));
+    } else {
+      const uint16_t bits = BitsFromFloat(type, value);
+      std::memcpy(bytes->data() + 2 * i, &bits, sizeof(bits));
+    }
+  }
+  return OutputTensor{.pieces = {absl::MakeConstSpan(*bytes)}, .owner = bytes};
+}
+
+class KeptBytes final : public KeptInput {
+ public:
+  KeptBytes(const BatchShape& shape, ElementType type, std::vector<std::byte> bytes)
+      : KeptInput(shape, type, static_cast<int64_t>(bytes.size())), bytes_(std::move(bytes)) {}
+  const std::vector<std::byte>& bytes() const { return bytes_; }
+
+ private:
+  const std::vector<std::byte> bytes_;
+};
 
 // Calls visit(position in the tensor) for every value of `channel`.
 template <typename Visitor>
@@ -57,15 +105,34 @@ Moments MomentsOf(const BatchShape& shape, const std::vector<float>& x) {
   return moments;
 }
 
+GradientSums SumsOf(const BatchShape& shape, const std::vector<float>& x, const std::vector<float>& g,
+                    const std::vector<double>& mean) {
+  GradientSums sums{.count = shape.ValuesPerChannel()};
+  for (int64_t c = 0; c < shape.num_features; ++c) {
+    CompensatedSum grad_output, product, centred_input;
+    ForEachValue(shape, c, [&](int64_t i) {
+      const double centred = x[i] - mean[c];
+      grad_output.Add(g[i]);
+      product.Add(g[i] * centred);
+      centred_input.Add(centred);
+    });
+    sums.grad_output.push_back(grad_output.Total());
+    sums.product.push_back(product.Total());
+    sums.centred_input.push_back(centred_input.Total());
+  }
+  return sums;
+}
+
 }  // namespace
 
 void ReferenceEngine::Forward(ForwardJob job, ForwardDone done) {
   const BatchShape& shape = job.input.shape;
-  const std::vector<float> x = Join(job.input);
+  std::vector<std::byte> bytes = JoinBytes(job.input);
+  const std::vector<float> x = ReadValues(job.input.type, bytes);
   ForwardResult result;
   if (job.given == nullptr || job.want_moments) result.moments = MomentsOf(shape, x);
 
-  auto output = std::make_shared<std::vector<float>>(x.size());
+  std::vector<double> output(x.size());
   for (int64_t c = 0; c < shape.num_features; ++c) {
     const double mean = job.given ? job.given->mean[c] : result.moments->mean[c];
     const double variance = job.given ? job.given->variance[c] : result.moments->BiasedVariance(c);
@@ -73,11 +140,43 @@ void ReferenceEngine::Forward(ForwardJob job, ForwardDone done) {
     // A constant channel without epsilon becomes its bias, not 0/0.
     if (job.given == nullptr && root == 0) root = 1;
     const double weight = job.parameters->weight[c], bias = job.parameters->bias[c];
-    ForEachValue(shape, c, [&](int64_t i) { (*output)[i] = static_cast<float>((x[i] - mean) / root * weight + bias); });
+    ForEachValue(shape, c, [&](int64_t i) { output[i] = (x[i] - mean) / root * weight + bias; });
   }
-  result.output.pieces = {
-      absl::MakeConstSpan(reinterpret_cast<const std::byte*>(output->data()), output->size() * sizeof(float))};
-  result.output.owner = std::move(output);
+  result.output = WriteValues(job.input.type, output);
+  if (job.keep_input) result.kept_input = std::make_shared<KeptBytes>(shape, job.input.type, std::move(bytes));
+  std::move(done)(std::move(result));
+}
+
+void ReferenceEngine::Backward(BackwardJob job, BackwardDone done) {
+  const BatchShape& shape = job.grad_output.shape;
+  const ElementType type = job.grad_output.type;
+  const std::vector<float> g = ReadValues(type, JoinBytes(job.grad_output));
+  const std::vector<float> x =
+      ReadValues(type, job.kept_input ? static_cast<const KeptBytes&>(*job.kept_input).bytes() : JoinBytes(job.input));
+  const NormalizationStatistics& used = *job.normalization;
+  BackwardResult result{.sums = job.sums ? *job.sums : SumsOf(shape, x, g, used.mean)};
+  if (job.want_grad_input) {
+    std::vector<double> output(g.size());
+    const auto count = static_cast<double>(result.sums.count);
+    for (int64_t c = 0; c < shape.num_features; ++c) {
+      double shifted = used.variance[c] + job.epsilon;
+      // A constant channel without epsilon was divided by 1.
+      if (job.from_batch && shifted == 0) shifted = 1;
+      const double scale = job.parameters->weight[c] / std::sqrt(shifted);
+      if (!job.from_batch) {
+        ForEachValue(shape, c, [&](int64_t i) { output[i] = g[i] * scale; });
+        continue;
+      }
+      const double mean_g = result.sums.grad_output[c] / count;
+      const double mean_x = result.sums.centred_input[c] / count;
+      const double k = (result.sums.product[c] - mean_x * result.sums.grad_output[c]) / count / shifted;
+      ForEachValue(shape, c, [&](int64_t i) {
+        const double centred = (x[i] - used.mean[c]) - mean_x;
+        output[i] = ((g[i] - mean_g) - centred * k) * scale;
+      });
+    }
+    result.grad_input = WriteValues(type, output);
+  }
   std::move(done)(std::move(result));
 }
 

@@ -1,4 +1,4 @@
-// The oracle: batch norm in plain C++ and double precision, rounded to float32 once, at the end.
+// The oracle: batch norm in plain C++ and double precision, rounded to the tensor's type once, at the end.
 #pragma once
 
 #include "kernels/engine.h"
@@ -12,6 +12,7 @@ namespace normserve {
 class ReferenceEngine : public Engine {
  public:
   void Forward(ForwardJob job, ForwardDone done) override;
+  void Backward(BackwardJob job, BackwardDone done) override;
 };
 
 }  // namespace normserve

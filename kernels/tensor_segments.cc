@@ -31,7 +31,7 @@ void VisitWindows(const std::vector<PlanWindow>& windows, size_t block, int64_t 
 void ForEachSegment(const BatchShape& shape, const DispatchPlan& plan,
                     absl::FunctionRef<void(const TensorSegment&)> visit) {
   if (plan.blocks.size() == 1 && plan.blocks[0].windows.size() == 1) {
-    visit({.size = static_cast<uint64_t>(shape.SizeBytes())});
+    visit({.size = static_cast<uint64_t>(shape.SizeBytes(ElementType::kFloat32))});
     return;
   }
   for (int64_t n = 0; n < shape.batch_size; ++n) {

@@ -75,7 +75,7 @@ void VulkanEngine::WarmUp() {
   const auto given =
       std::make_shared<NormalizationStatistics>(NormalizationStatistics{.mean = {0, 0}, .variance = {1, 1}});
   for (const BatchShape& shape : shapes) {
-    auto values = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(shape.SizeBytes()));
+    auto values = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(shape.SizeBytes(ElementType::kFloat32)));
     ForwardJob job{.input = {.shape = shape, .pieces = {absl::MakeConstSpan(*values)}, .owner = values},
                    .parameters = parameters};
     PlanOptions plan = runtime_->plan_options;
@@ -87,6 +87,10 @@ void VulkanEngine::WarmUp() {
 
 void VulkanEngine::Forward(ForwardJob job, ForwardDone done) {
   Submit(std::move(job), runtime_->plan_options, std::move(done));
+}
+
+void VulkanEngine::Backward(BackwardJob, BackwardDone done) {
+  std::move(done)(absl::UnimplementedError("no gradients on a Vulkan device yet"));
 }
 
 void VulkanEngine::Submit(ForwardJob job, const PlanOptions& plan_options, ForwardDone done) {

@@ -40,6 +40,7 @@ class VulkanEngine : public Engine {
   ~VulkanEngine() override;
 
   void Forward(ForwardJob job, ForwardDone done) override;
+  void Backward(BackwardJob job, BackwardDone done) override;
 
   // All devices that the loader reports, and why each was chosen or not.
   const std::vector<vulkan::DeviceSnapshot>& devices() const;

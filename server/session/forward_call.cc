@@ -24,10 +24,11 @@ absl::StatusOr<BatchShape> CheckTensor(const ForwardRequest& request) {
   if (!shape.ok()) return shape.status();
   int64_t size_bytes = 0;
   for (const auto& piece : request.pieces) size_bytes += static_cast<int64_t>(piece.size());
-  if (size_bytes != shape->SizeBytes()) {
-    return ShapeMismatch("input.data", absl::StrCat("input.data has ", size_bytes, " bytes, input.shape ",
-                                                    DimensionsText(request.dimensions), " of FLOAT32 takes ",
-                                                    shape->SizeBytes(), ": send 4 bytes for each value"));
+  if (size_bytes != shape->SizeBytes(ElementType::kFloat32)) {
+    return ShapeMismatch(
+        "input.data",
+        absl::StrCat("input.data has ", size_bytes, " bytes, input.shape ", DimensionsText(request.dimensions),
+                     " of FLOAT32 takes ", shape->SizeBytes(ElementType::kFloat32), ": send 4 bytes for each value"));
   }
   return shape;
 }

@@ -54,7 +54,7 @@ void Forward(benchmark::State& state, bool training) {
   const auto running = std::make_shared<NormalizationStatistics>(NormalizationStatistics{
       .mean = std::vector<double>(channels, 0.1), .variance = std::vector<double>(channels, 1)});
   const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(values->data()),
-                                          static_cast<size_t>(kShape.SizeBytes()));
+                                          static_cast<size_t>(kShape.SizeBytes(ElementType::kFloat32)));
   for (auto _ : state) {
     ForwardJob job{.input = {.shape = kShape, .pieces = {bytes}, .owner = values}, .parameters = parameters};
     if (!training) job.given = running;
@@ -87,7 +87,7 @@ void CopyShader(benchmark::State& state) {
   const auto pipeline = OrDie(vulkan::ComputePipeline::Create(*device, shader, {workgroup}));
   const uint32_t groups = (push[0] + workgroup * push[1] - 1) / (workgroup * push[1]);
   const auto submitter = OrDie(vulkan::Submitter::Create(*device));
-  const auto size_bytes = static_cast<uint64_t>(kShape.SizeBytes());
+  const auto size_bytes = static_cast<uint64_t>(kShape.SizeBytes(ElementType::kFloat32));
   const auto in = OrDie(pool->Acquire(size_bytes, vulkan::BufferUsage::kDevice));
   const auto out = OrDie(pool->Acquire(size_bytes, vulkan::BufferUsage::kDevice));
   for (auto _ : state) {

@@ -56,6 +56,8 @@ class FaultyEngine : public Engine {
     std::move(done)(std::move(result));
   }
 
+  void Backward(BackwardJob, BackwardDone done) override { std::move(done)(absl::UnimplementedError("no gradients")); }
+
  private:
   template <typename Visitor>
   void ForEachCounted(const BatchShape& shape, int64_t c, Visitor visit) const {

@@ -252,7 +252,7 @@ TEST(TensorSegmentsTest, ScatterThenGatherIsTheTensor) {
         buffers.back().push_back(storage.back().back().data());
       }
     }
-    std::vector<std::byte> tensor(static_cast<size_t>(shape.SizeBytes()));
+    std::vector<std::byte> tensor(static_cast<size_t>(shape.SizeBytes(ElementType::kFloat32)));
     std::mt19937 random(7);
     for (std::byte& byte : tensor) byte = static_cast<std::byte>(random());
     InputTensor input{.shape = shape};

@@ -19,6 +19,9 @@ class HeldEngine final : public Engine {
     jobs_.emplace_back(std::move(job), std::move(done));
   }
 
+  // At once: only Forwards are held.
+  void Backward(BackwardJob job, BackwardDone done) override { reference_.Backward(std::move(job), std::move(done)); }
+
   size_t num_held() const {
     absl::MutexLock lock(&mutex_);
     return jobs_.size();

@@ -81,7 +81,7 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
   device.Option("device-mask", options.device_mask,
                 "What to take from the device, to reach every fallback in tests: max_storage_buffer_range=BYTES, "
                 "max_allocation_size=BYTES, max_workgroup_invocations=N, max_workgroup_count=N, "
-                "max_shared_memory_bytes=BYTES, staging, no_push_descriptors; by commas");
+                "max_shared_memory_bytes=BYTES, staging, no_push_descriptors, no_float_controls; by commas");
   device.Flag("validation", options.validation, "Run under the Khronos validation layer");
 
   const CLI::Validator positive =

@@ -64,6 +64,16 @@ DeviceLimits ReadLimits(VkPhysicalDevice device, const DeviceSnapshot& snapshot,
   return limits;
 }
 
+FloatControls ReadFloatControls(VkPhysicalDevice device) {
+  VkPhysicalDeviceFloatControlsProperties offered = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FLOAT_CONTROLS_PROPERTIES};
+  VkPhysicalDeviceProperties2 properties = {VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
+  properties.pNext = &offered;
+  vkGetPhysicalDeviceProperties2(device, &properties);
+  return {.rounding_mode_rte = offered.shaderRoundingModeRTEFloat32 == VK_TRUE,
+          .denorm_preserve = offered.shaderDenormPreserveFloat32 == VK_TRUE,
+          .signed_zero_inf_nan_preserve = offered.shaderSignedZeroInfNanPreserveFloat32 == VK_TRUE};
+}
+
 void ApplyMask(const DeviceMask& mask, DeviceLimits& limits) {
   Cap(limits.max_storage_buffer_range, mask.max_storage_buffer_range);
   Cap(limits.max_allocation_size, mask.max_allocation_size);
@@ -108,6 +118,7 @@ absl::StatusOr<std::unique_ptr<Device>> Device::Create(const Instance& instance,
   vkGetPhysicalDeviceProperties(*physical, &properties);
   self->non_coherent_atom_size_ = properties.limits.nonCoherentAtomSize;
   self->push_descriptors_ = snapshot.push_descriptor && !options.mask.no_push_descriptors;
+  if (!options.mask.no_float_controls) self->float_controls_ = ReadFloatControls(*physical);
   self->queue_family_ = *snapshot.compute_queue_family;
 
   const float priority = 1.0f;

@@ -9,6 +9,7 @@
 #include "kernels/vulkan/device_limits.h"
 #include "kernels/vulkan/device_mask.h"
 #include "kernels/vulkan/device_selection.h"
+#include "kernels/vulkan/float_controls.h"
 #include "kernels/vulkan/instance.h"
 #include "kernels/vulkan/timeline.h"
 #include "kernels/vulkan/vulkan_api.h"
@@ -42,6 +43,8 @@ class Device {
   const DeviceLimits& limits() const { return limits_; }
   const DeviceMask& mask() const { return mask_; }
   bool push_descriptors() const { return push_descriptors_; }
+  // What the device offers and the mask leaves; every pipeline declares it.
+  const FloatControls& float_controls() const { return float_controls_; }
   const VkPhysicalDeviceMemoryProperties& memory() const { return memory_; }
   // Ranges of non-coherent memory are flushed in multiples of this.
   uint64_t non_coherent_atom_size() const { return non_coherent_atom_size_; }
@@ -62,6 +65,7 @@ class Device {
   VkPhysicalDeviceMemoryProperties memory_ = {};
   uint64_t non_coherent_atom_size_ = 1;
   bool push_descriptors_ = false;
+  FloatControls float_controls_;
   VkDevice device_ = VK_NULL_HANDLE;
   VolkDeviceTable vk_ = {};
   uint32_t queue_family_ = 0;

@@ -17,7 +17,7 @@ namespace {
 
 constexpr char kNames[] =
     "max_storage_buffer_range=BYTES, max_allocation_size=BYTES, max_workgroup_invocations=N, max_workgroup_count=N, "
-    "max_shared_memory_bytes=BYTES, staging, no_push_descriptors";
+    "max_shared_memory_bytes=BYTES, staging, no_push_descriptors, no_float_controls";
 
 absl::Status MaskError(absl::string_view item, absl::string_view problem) {
   return MakeError(
@@ -52,6 +52,8 @@ absl::StatusOr<DeviceMask> ParseDeviceMask(absl::string_view text) {
       mask.no_host_visible_device_memory = valid = item == name;
     } else if (name == "no_push_descriptors") {
       mask.no_push_descriptors = valid = item == name;
+    } else if (name == "no_float_controls") {
+      mask.no_float_controls = valid = item == name;
     } else if (name == "max_storage_buffer_range") {
       valid = SetLimit(value, mask.max_storage_buffer_range);
     } else if (name == "max_allocation_size") {
@@ -82,6 +84,7 @@ std::string DeviceMaskText(const DeviceMask& mask) {
   add("max_shared_memory_bytes", mask.max_shared_memory_bytes);
   if (mask.no_host_visible_device_memory) items.push_back("staging");
   if (mask.no_push_descriptors) items.push_back("no_push_descriptors");
+  if (mask.no_float_controls) items.push_back("no_float_controls");
   return absl::StrJoin(items, ",");
 }
 

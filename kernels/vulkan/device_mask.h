@@ -21,13 +21,15 @@ struct DeviceMask {
   bool no_host_visible_device_memory = false;
   // Descriptor sets even where the device has push descriptors.
   bool no_push_descriptors = false;
+  // Pipelines declare no float controls, as where a device offers none.
+  bool no_float_controls = false;
 
   friend bool operator==(const DeviceMask&, const DeviceMask&) = default;
 };
 
 // Reads "max_storage_buffer_range=1048576,staging": limits by their name above, `staging`
-// (no_host_visible_device_memory) and `no_push_descriptors`, separated by commas. Empty text masks nothing.
-// INVALID_ARGUMENT: an unknown name, a limit that is no positive integer, something named twice.
+// (no_host_visible_device_memory), `no_push_descriptors` and `no_float_controls`, separated by commas. Empty text masks
+// nothing. INVALID_ARGUMENT: an unknown name, a limit that is no positive integer, something named twice.
 absl::StatusOr<DeviceMask> ParseDeviceMask(absl::string_view text);
 
 // The text that ParseDeviceMask reads back as `mask`; "" when it masks nothing.

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/vulkan/float_controls.h"
 #include "kernels/vulkan/result.h"
 
 namespace normserve::vulkan {
@@ -39,8 +40,9 @@ absl::StatusOr<std::unique_ptr<ComputePipeline>> ComputePipeline::Create(Device&
   if (result != VK_SUCCESS) return ResultStatus(result, absl::StrCat("vkCreatePipelineLayout for ", shader.id));
 
   VkShaderModuleCreateInfo module_create = {VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO};
-  module_create.codeSize = shader.spirv.size() * sizeof(uint32_t);
-  module_create.pCode = shader.spirv.data();
+  const std::vector<uint32_t> spirv = DeclareFloatControls(shader.spirv, device.float_controls());
+  module_create.codeSize = spirv.size() * sizeof(uint32_t);
+  module_create.pCode = spirv.data();
   VkShaderModule module = VK_NULL_HANDLE;
   result = vk.vkCreateShaderModule(device.handle(), &module_create, nullptr, &module);
   if (result != VK_SUCCESS) return ResultStatus(result, absl::StrCat("vkCreateShaderModule for ", shader.id));

@@ -14,7 +14,7 @@ namespace normserve::vulkan {
 // A shader as it is embedded in the program: lives as long as the program.
 struct Shader {
   const char* id = "";               // unique among the shaders of a program
-  absl::Span<const uint32_t> spirv;  // entry point main
+  absl::Span<const uint32_t> spirv;  // entry point main; SPIR-V 1.4 or later
   uint32_t num_storage_buffers = 0;  // set 0, bindings 0 … num - 1
   uint32_t push_constant_bytes = 0;  // multiple of 4; 0: none
 };

@@ -43,7 +43,7 @@ const std::vector<EngineUnderTest>& EnginesUnderTest() {
       OnVulkan("swiftshaderWide", "swiftshader", "", {.workgroup_size = 64, .lane_level = 1}),
       // The least that Vulkan 1.2 promises of a workgroup and a grid; tensors in several allocations.
       OnVulkan("lavapipeLeast", "llvmpipe",
-               "no_push_descriptors,max_storage_buffer_range=1048576,max_allocation_size=2097152,"
+               "no_push_descriptors,no_float_controls,max_storage_buffer_range=1048576,max_allocation_size=2097152,"
                "max_workgroup_invocations=128,max_workgroup_count=65535,max_shared_memory_bytes=16384"),
       OnVulkan("lavapipeNarrow", "llvmpipe", "", {.workgroup_size = 2, .lane_level = 0}),
   };

@@ -111,7 +111,7 @@ TEST(ServerOptions, TheHelpNamesEveryKeyOfADeviceMask) {
   Parse({"--help"});
   const std::string help = ::testing::internal::GetCapturedStdout();
   for (const char* key : {"max_storage_buffer_range=", "max_allocation_size=", "max_workgroup_invocations=",
-                          "max_workgroup_count=", "max_shared_memory_bytes=", "staging", "no_push_descriptors"}) {
+                          "max_workgroup_count=", "max_shared_memory_bytes=", "staging", "no_push_descriptors", "no_float_controls"}) {
     EXPECT_THAT(help, ::testing::HasSubstr(key));
   }
 }

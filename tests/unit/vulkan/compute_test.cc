@@ -50,7 +50,8 @@ class ComputeTest : public DeviceTest {
 };
 
 TEST_P(ComputeTest, EveryPathGivesTheSameRightNumbers) {
-  for (const std::string mask : {"", "no_push_descriptors", "staging", "staging,no_push_descriptors"}) {
+  for (const std::string mask :
+       {"", "no_push_descriptors", "staging", "staging,no_push_descriptors", "no_float_controls"}) {
     SCOPED_TRACE(mask);
     const OpenDevice open = Open({.mask = OrDie(ParseDeviceMask(mask))});
     EXPECT_EQ(open.device->push_descriptors(), GetParam().push_descriptor && mask.find("no_push") == mask.npos);

@@ -11,9 +11,9 @@ namespace {
 
 TEST(DeviceMaskTest, TextGoesThereAndBack) {
   for (const std::string text :
-       {"", "staging", "no_push_descriptors", "max_storage_buffer_range=1048576,staging",
+       {"", "staging", "no_push_descriptors", "no_float_controls", "max_storage_buffer_range=1048576,staging",
         "max_storage_buffer_range=1,max_allocation_size=18446744073709551615,max_workgroup_invocations=64,"
-        "max_workgroup_count=65535,max_shared_memory_bytes=16384,staging,no_push_descriptors"}) {
+        "max_workgroup_count=65535,max_shared_memory_bytes=16384,staging,no_push_descriptors,no_float_controls"}) {
     auto mask = ParseDeviceMask(text);
     ASSERT_TRUE(mask.ok()) << mask.status();
     EXPECT_EQ(DeviceMaskText(*mask), text);

@@ -69,28 +69,66 @@ function(normserve_python_test)
     FAIL_REGULAR_EXPRESSION "skipped=[0-9]")
 endfunction()
 
-# normserve_shaders(NAME kernels_shaders SHADERS shaders/moments.comp …) compiles GLSL to SPIR-V 1.5, checks it with
-# spirv-val, and embeds it: library normserve_NAME with "kernels/shaders/moments.spv.h" declaring
-# `inline constexpr uint32_t kMomentsSpirv[]`.
+# _normserve_shader(SOURCE STEM includes... ) compiles one GLSL file with more glslc flags FLAGS into STEM.spv and STEM.spv.h;
+# appends the header to the caller's `headers`.
+function(_normserve_shader)
+  cmake_parse_arguments(ARG "" "SOURCE;STEM" "FLAGS;INCLUDES" ${ARGN})
+  set(binary ${CMAKE_CURRENT_BINARY_DIR}/shaders/${ARG_STEM}.spv)
+  set(header ${PROJECT_BINARY_DIR}/generated/kernels/shaders/${ARG_STEM}.spv.h)
+  add_custom_command(
+    OUTPUT ${header}
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/shaders
+            ${PROJECT_BINARY_DIR}/generated/kernels/shaders
+    COMMAND ${GLSLC} --target-env=vulkan1.2 -O -Werror ${ARG_FLAGS} -I ${CMAKE_CURRENT_SOURCE_DIR}/shaders
+            -o ${binary} ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SOURCE}
+    COMMAND ${SPIRV_VAL} --target-env vulkan1.2 ${binary}
+    COMMAND ${CMAKE_COMMAND} -DINPUT=${binary} -DOUTPUT=${header} -DSTEM=${ARG_STEM}
+            -P ${PROJECT_SOURCE_DIR}/cmake/embed_spirv.cmake
+    DEPENDS ${ARG_SOURCE} ${ARG_INCLUDES} ${PROJECT_SOURCE_DIR}/cmake/embed_spirv.cmake
+    COMMENT "Shader ${ARG_STEM}" VERBATIM)
+  set(headers ${headers} ${header} PARENT_SCOPE)
+endfunction()
+
+# normserve_shaders(NAME kernels_shaders SHADERS shaders/merge.comp … VARIED shaders/moments.comp …) compiles GLSL to
+# SPIR-V 1.5, checks it with spirv-val, and embeds it: library normserve_NAME with "kernels/shaders/merge.spv.h" declaring
+# `inline constexpr uint32_t kMergeSpirv[]`. A varied shader is compiled for each ACCESS (0 to 3) and ELEMENT (0 to 2), and
+# "kernels/shaders/moments.spv.h" declares `kMomentsSpirv[4][3]`, spans: a driver would need seconds to find out by itself what
+# a variant leaves out.
 function(normserve_shaders)
-  cmake_parse_arguments(ARG "" "NAME" "SHADERS;INCLUDES" ${ARGN})
+  cmake_parse_arguments(ARG "" "NAME" "SHADERS;VARIED;INCLUDES" ${ARGN})
   set(headers)
   foreach(source IN LISTS ARG_SHADERS)
     get_filename_component(stem ${source} NAME_WE)
-    set(binary ${CMAKE_CURRENT_BINARY_DIR}/shaders/${stem}.spv)
-    set(header ${PROJECT_BINARY_DIR}/generated/kernels/shaders/${stem}.spv.h)
-    add_custom_command(
-      OUTPUT ${header}
-      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/shaders
-              ${PROJECT_BINARY_DIR}/generated/kernels/shaders
-      COMMAND ${GLSLC} --target-env=vulkan1.2 -O -Werror -I ${CMAKE_CURRENT_SOURCE_DIR}/shaders
-              -o ${binary} ${CMAKE_CURRENT_SOURCE_DIR}/${source}
-      COMMAND ${SPIRV_VAL} --target-env vulkan1.2 ${binary}
-      COMMAND ${CMAKE_COMMAND} -DINPUT=${binary} -DOUTPUT=${header} -DSTEM=${stem}
-              -P ${PROJECT_SOURCE_DIR}/cmake/embed_spirv.cmake
-      DEPENDS ${source} ${ARG_INCLUDES} ${PROJECT_SOURCE_DIR}/cmake/embed_spirv.cmake
-      COMMENT "Shader ${stem}" VERBATIM)
-    list(APPEND headers ${header})
+    _normserve_shader(SOURCE ${source} STEM ${stem} INCLUDES ${ARG_INCLUDES})
+  endforeach()
+  foreach(source IN LISTS ARG_VARIED)
+    get_filename_component(stem ${source} NAME_WE)
+    string(REPLACE "_" ";" words ${stem})
+    set(name)
+    foreach(word IN LISTS words)
+      string(SUBSTRING ${word} 0 1 first)
+      string(SUBSTRING ${word} 1 -1 rest)
+      string(TOUPPER ${first} first)
+      string(APPEND name ${first}${rest})
+    endforeach()
+    set(includes)
+    set(table)
+    foreach(access RANGE 3)
+      set(row)
+      foreach(element RANGE 2)
+        _normserve_shader(SOURCE ${source} STEM ${stem}_${access}_${element} INCLUDES ${ARG_INCLUDES}
+                          FLAGS -DACCESS=${access}u -DELEMENT=${element}u)
+        string(APPEND includes "#include \"kernels/shaders/${stem}_${access}_${element}.spv.h\"\n")
+        list(APPEND row "k${name}${access}${element}Spirv")
+      endforeach()
+      list(JOIN row ", " row)
+      string(APPEND table "    {${row}},\n")
+    endforeach()
+    file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/kernels/shaders/${stem}.spv.h @ONLY CONTENT
+"#pragma once\n
+#include \"absl/types/span.h\"\n${includes}
+// By access and element.
+inline constexpr absl::Span<const uint32_t> k${name}Spirv[4][3] = {\n${table}};\n")
   endforeach()
   add_custom_target(normserve_${ARG_NAME}_generated DEPENDS ${headers})
   add_library(normserve_${ARG_NAME} INTERFACE)

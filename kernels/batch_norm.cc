@@ -14,10 +14,10 @@ namespace {
 // More than any framework has.
 constexpr size_t kMaxDimensions = 64;
 
-absl::Status ShapeError(absl::Span<const int64_t> dimensions, absl::string_view expected) {
+absl::Status ShapeError(absl::string_view field, absl::Span<const int64_t> dimensions, absl::string_view expected) {
   return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kShapeMismatch,
-                   absl::StrCat("input.shape is ", DimensionsText(dimensions), ": ", expected),
-                   {{"field", "input.shape"}});
+                   absl::StrCat(field, " is ", DimensionsText(dimensions), ": ", expected),
+                   {{"field", std::string(field)}});
 }
 
 // Reads values out of pieces that may split a value.
@@ -56,21 +56,25 @@ class PieceReader {
 
 }  // namespace
 
-absl::StatusOr<BatchShape> BatchShape::FromDimensions(absl::Span<const int64_t> dimensions) {
+absl::StatusOr<BatchShape> BatchShape::FromDimensions(absl::Span<const int64_t> dimensions, Layout layout,
+                                                      absl::string_view field) {
   if (dimensions.size() > kMaxDimensions) {
-    return ShapeError(dimensions.first(4), absl::StrCat("and ", dimensions.size() - 4, " dimensions more, at most ",
+    return ShapeError(field, dimensions.first(4), absl::StrCat("and ", dimensions.size() - 4, " dimensions more, at most ",
                                                         kMaxDimensions, " are allowed: send [N, C, *]"));
   }
-  if (dimensions.size() < 2) return ShapeError(dimensions, "send [N, C] or [N, C, *]");
-  if (dimensions[0] < 0) return ShapeError(dimensions, "N, the first dimension, must be 0 or more");
+  if (dimensions.size() < 2) return ShapeError(field, dimensions, "send [N, C] or [N, C, *]");
+  if (dimensions[0] < 0) return ShapeError(field, dimensions, "N, the first dimension, must be 0 or more");
   constexpr int64_t kMaxValues = std::numeric_limits<int64_t>::max() / 8;
   int64_t others = 1;  // the product of all but N, so that N = 0 does not hide an overflow
   for (size_t i = 1; i < dimensions.size(); ++i) {
-    if (dimensions[i] < 1) return ShapeError(dimensions, absl::StrCat("dimension ", i, " must be 1 or more"));
-    if (dimensions[i] > kMaxValues / others) return ShapeError(dimensions, "the product overflows 2^60 values");
+    if (dimensions[i] < 1) return ShapeError(field, dimensions, absl::StrCat("dimension ", i, " must be 1 or more"));
+    if (dimensions[i] > kMaxValues / others) return ShapeError(field, dimensions, "the product overflows 2^60 values");
     others *= dimensions[i];
   }
-  if (dimensions[0] > kMaxValues / others) return ShapeError(dimensions, "the product overflows 2^60 values");
+  if (dimensions[0] > kMaxValues / others) return ShapeError(field, dimensions, "the product overflows 2^60 values");
+  if (layout == Layout::kChannelsLast) {
+    return BatchShape{.batch_size = dimensions[0] * (others / dimensions.back()), .num_features = dimensions.back()};
+  }
   return BatchShape{.batch_size = dimensions[0], .num_features = dimensions[1], .spatial_size = others / dimensions[1]};
 }
 

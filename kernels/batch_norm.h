@@ -14,6 +14,12 @@
 
 namespace normserve {
 
+// Where a tensor has its channels.
+enum class Layout {
+  kChannelsFirst,  // [N, C, *]
+  kChannelsLast,   // [N, *, C]
+};
+
 // A batch [N, C, *], row-major: N samples, C channels, S values a sample and channel (the product of all dimensions
 // after the second; 1 for [N, C]). A batch with the channels last, [N, *, C], is the [N*S, C, 1] of the same bytes: the
 // same values in the same order.
@@ -29,9 +35,11 @@ struct BatchShape {
   int64_t NumValues() const { return batch_size * num_features * spatial_size; }
   int64_t SizeBytes(ElementType type) const { return NumValues() * ElementSizeBytes(type); }
 
-  // Reads [N, C, *]. INVALID_ARGUMENT (SHAPE_MISMATCH): fewer than two dimensions or more than 64, N < 0, another
-  // dimension < 1, or a product that overflows.
-  static absl::StatusOr<BatchShape> FromDimensions(absl::Span<const int64_t> dimensions);
+  // Reads [N, C, *] or [N, *, C]. INVALID_ARGUMENT (SHAPE_MISMATCH): fewer than two dimensions or more than 64, N < 0,
+  // another dimension < 1, or a product that overflows; the message calls them `field`.
+  static absl::StatusOr<BatchShape> FromDimensions(absl::Span<const int64_t> dimensions,
+                                                   Layout layout = Layout::kChannelsFirst,
+                                                   absl::string_view field = "input.shape");
 
   friend bool operator==(const BatchShape&, const BatchShape&) = default;
 };

@@ -4,7 +4,7 @@
 // one buffer becomes *windows* of consecutive values, each window is reduced in *tiles* (one workgroup each) and
 // normalised in *slices* (one workgroup each). Nearly every batch is one block of one window.
 //
-// None of this changes a result: the merge tree (shaders/moments_tree.glsl) is a function of the number of values
+// None of this changes a result: the merge tree (shaders/moments_node.glsl) is a function of the number of values
 // alone.
 #pragma once
 
@@ -18,9 +18,9 @@
 
 namespace normserve {
 
-// Values that one invocation holds in registers; a leaf of the merge tree. Equal to kChunk in moments_tree.glsl.
+// Values that one invocation holds in registers; a leaf of the merge tree.
 inline constexpr int64_t kChunkValues = 16;
-// Levels of the merge tree at most. Equal to kLevels in moments_tree.glsl.
+// Levels of the merge tree at most. Equal to kLevels in pair.glsl.
 inline constexpr int kTreeLevels = 32;
 
 // How a shader may read consecutive values of a channel.
@@ -28,7 +28,13 @@ enum class Access : uint32_t {
   kScalar = 0,  // one by one, any S
   kQuads = 1,   // four at a time: S % 4 == 0
   kRuns = 2,    // sixteen at a time: S % 16 == 0, or the whole channel is one run
+  // One by one, neighbouring invocations taking neighbouring channels: S == 1 and C > 1, [N, C] and channels last.
+  kColumns = 3,
 };
+
+// Nodes of a channel that an invocation merges one after the other with kColumns. 2^kMaxSerialLevel in
+// channel_nodes.glsl.
+inline constexpr uint32_t kMaxSerialNodes = 16;
 
 // The merge tree over one channel's values.
 struct MergeTree {
@@ -61,7 +67,7 @@ struct PlanWindow {
   uint32_t tile_begin = 0;  // in the channel
   uint32_t tile_count = 0;
   uint32_t slice_count = 0;
-  // Values of one slice; the last may be shorter.
+  // Values of a channel in one slice; the last may be shorter.
   uint32_t slice_values = 0;
 };
 
@@ -76,16 +82,21 @@ struct DispatchPlan {
   MergeTree tree;
   uint32_t workgroup_size = 0;  // invocations, a power of two
   uint32_t lane_level = 0;      // an invocation reduces 2^lane_level chunks
-  uint32_t tile_level = 0;      // level of a tile's node: lane_level + log2(workgroup_size)
+  uint32_t tile_level = 0;      // level of a tile's node: lane_level + log2(workgroup_size); kColumns: lane_level
   uint32_t tiles = 0;           // of a channel
   Access moments_access = Access::kScalar;
-  Access normalise_access = Access::kScalar;  // kScalar or kQuads
+  Access normalise_access = Access::kScalar;  // kScalar, kQuads or kColumns
+  // kColumns: a workgroup works on 2^columns_level neighbouring columns at once. A column is a channel or, in the
+  // shaders that write 16-bit values in `paired` columns, two channels that share words.
+  uint32_t columns_level = 0;
+  uint32_t paired_columns_level = 0;  // of the shaders that write
+  bool paired = false;
   // Values of a plane as the shaders see them: S, or all of a window where a channel is one run.
   bool one_run = false;
   std::vector<PlanBlock> blocks;
 
   // Merges before a workgroup can take a channel's nodes at once: node counts of a channel, from `tiles` down to one
-  // that is at most the workgroup size, or down to 1 if `to_one`.
+  // that is at most the workgroup size (kColumns: kMaxSerialNodes), or down to 1 if `to_one`.
   std::vector<uint32_t> MergeSteps(bool to_one) const;
 };
 
@@ -93,12 +104,13 @@ struct DispatchPlan {
 struct PlanOptions {
   uint32_t workgroup_size = 0;  // a power of two, 2 or more
   int lane_level = -1;
+  bool no_columns = false;  // kScalar in place of kColumns
 };
 
-// `shape` holds at least one value.
+// `shape` holds at least one value, of `type`.
 // RESOURCE_EXHAUSTED (DEVICE_MEMORY): a channel of more than kMaxValuesPerChannel values, or limits too tight to hold
 // even one tile, or to let two invocations work together.
-absl::StatusOr<DispatchPlan> PlanDispatches(const BatchShape& shape, const vulkan::DeviceLimits& limits,
-                                            const PlanOptions& options = {});
+absl::StatusOr<DispatchPlan> PlanDispatches(const BatchShape& shape, ElementType type,
+                                            const vulkan::DeviceLimits& limits, const PlanOptions& options = {});
 
 }  // namespace normserve

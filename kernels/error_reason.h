@@ -27,6 +27,9 @@ enum class ErrorReason {
   kDeviceLost,
   kDraining,
   kAnswerDropped,
+  kTokenDropped,
+  kNotTracked,
+  kNotAffine,
 };
 
 // "SHAPE_MISMATCH" and so on.

@@ -2,9 +2,10 @@
 
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <utility>
+
+#include "kernels/host_tensor.h"
 
 namespace normserve {
 namespace {
@@ -24,27 +25,6 @@ class CompensatedSum {
   double lost_ = 0;
 };
 
-std::vector<std::byte> JoinBytes(const InputTensor& input) {
-  std::vector<std::byte> bytes;
-  bytes.reserve(static_cast<size_t>(input.shape.SizeBytes(input.type)));
-  for (absl::Span<const std::byte> piece : input.pieces) bytes.insert(bytes.end(), piece.begin(), piece.end());
-  return bytes;
-}
-
-std::vector<float> ReadValues(ElementType type, absl::Span<const std::byte> bytes) {
-  std::vector<float> values(bytes.size() / static_cast<size_t>(ElementSizeBytes(type)));
-  if (type == ElementType::kFloat32) {
-    std::memcpy(values.data(), bytes.data(), bytes.size());
-    return values;
-  }
-  for (size_t i = 0; i < values.size(); ++i) {
-    uint16_t bits;
-    std::memcpy(&bits, bytes.data() + 2 * i, sizeof(bits));
-    values[i] = FloatFromBits(type, bits);
-  }
-  return values;
-}
-
 // `value` rounded once: to float32 by way of odd rounding where 16 bits are to follow.
 float RoundTowards(ElementType type, double value) {
   const auto nearest = static_cast<float>(value);
@@ -56,29 +36,12 @@ float RoundTowards(ElementType type, double value) {
   return std::nextafter(nearest, towards);
 }
 
-OutputTensor WriteValues(ElementType type, const std::vector<double>& values) {
-  auto bytes = std::make_shared<std::vector<std::byte>>(values.size() * static_cast<size_t>(ElementSizeBytes(type)));
-  for (size_t i = 0; i < values.size(); ++i) {
-    const float value = RoundTowards(type, values[i]);
-    if (type == ElementType::kFloat32) {
-      std::memcpy(bytes->data() + 4 * i, &value, sizeof(value));
-    } else {
-      const uint16_t bits = BitsFromFloat(type, value);
-      std::memcpy(bytes->data() + 2 * i, &bits, sizeof(bits));
-    }
-  }
-  return OutputTensor{.pieces = {absl::MakeConstSpan(*bytes)}, .owner = bytes};
+OutputTensor WriteRounded(ElementType type, const std::vector<double>& values) {
+  std::vector<float> rounded;
+  rounded.reserve(values.size());
+  for (double value : values) rounded.push_back(RoundTowards(type, value));
+  return WriteTensor(type, rounded);
 }
-
-class KeptBytes final : public KeptInput {
- public:
-  KeptBytes(const BatchShape& shape, ElementType type, std::vector<std::byte> bytes)
-      : KeptInput(shape, type, static_cast<int64_t>(bytes.size())), bytes_(std::move(bytes)) {}
-  const std::vector<std::byte>& bytes() const { return bytes_; }
-
- private:
-  const std::vector<std::byte> bytes_;
-};
 
 // Calls visit(position in the tensor) for every value of `channel`.
 template <typename Visitor>
@@ -127,8 +90,7 @@ GradientSums SumsOf(const BatchShape& shape, const std::vector<float>& x, const 
 
 void ReferenceEngine::Forward(ForwardJob job, ForwardDone done) {
   const BatchShape& shape = job.input.shape;
-  std::vector<std::byte> bytes = JoinBytes(job.input);
-  const std::vector<float> x = ReadValues(job.input.type, bytes);
+  const std::vector<float> x = ReadTensor(job.input);
   ForwardResult result;
   if (job.given == nullptr || job.want_moments) result.moments = MomentsOf(shape, x);
 
@@ -142,17 +104,17 @@ void ReferenceEngine::Forward(ForwardJob job, ForwardDone done) {
     const double weight = job.parameters->weight[c], bias = job.parameters->bias[c];
     ForEachValue(shape, c, [&](int64_t i) { output[i] = (x[i] - mean) / root * weight + bias; });
   }
-  result.output = WriteValues(job.input.type, output);
-  if (job.keep_input) result.kept_input = std::make_shared<KeptBytes>(shape, job.input.type, std::move(bytes));
+  result.output = WriteRounded(job.input.type, output);
+  if (job.keep_input) result.kept_input = KeepTensor(job.input);
   std::move(done)(std::move(result));
 }
 
 void ReferenceEngine::Backward(BackwardJob job, BackwardDone done) {
   const BatchShape& shape = job.grad_output.shape;
   const ElementType type = job.grad_output.type;
-  const std::vector<float> g = ReadValues(type, JoinBytes(job.grad_output));
-  const std::vector<float> x =
-      ReadValues(type, job.kept_input ? static_cast<const KeptBytes&>(*job.kept_input).bytes() : JoinBytes(job.input));
+  const std::vector<float> g = ReadTensor(job.grad_output);
+  const bool needs_input = !job.sums || (job.from_batch && job.want_grad_input);
+  const std::vector<float> x = needs_input ? ReadInput(job) : std::vector<float>();
   const NormalizationStatistics& used = *job.normalization;
   BackwardResult result{.sums = job.sums ? *job.sums : SumsOf(shape, x, g, used.mean)};
   if (job.want_grad_input) {
@@ -175,7 +137,7 @@ void ReferenceEngine::Backward(BackwardJob job, BackwardDone done) {
         output[i] = ((g[i] - mean_g) - centred * k) * scale;
       });
     }
-    result.grad_input = WriteValues(type, output);
+    result.grad_input = WriteRounded(type, output);
   }
   std::move(done)(std::move(result));
 }

@@ -9,7 +9,7 @@ namespace normserve {
 namespace {
 
 // Visits `values` values of a block's only channel, from value `begin` on, window by window.
-void VisitWindows(const std::vector<PlanWindow>& windows, size_t block, int64_t begin, int64_t values,
+void VisitWindows(const std::vector<PlanWindow>& windows, ElementType type, size_t block, int64_t begin, int64_t values,
                   absl::FunctionRef<void(const TensorSegment&)> visit) {
   // All windows but the last have the length of the first.
   auto window = static_cast<size_t>(begin / windows.front().value_count);
@@ -18,8 +18,8 @@ void VisitWindows(const std::vector<PlanWindow>& windows, size_t block, int64_t 
     const int64_t count = std::min(values, windows[window].value_count - at);
     visit({.block = block,
            .window = window,
-           .offset = static_cast<uint64_t>(at) * sizeof(float),
-           .size = static_cast<uint64_t>(count) * sizeof(float)});
+           .offset = static_cast<uint64_t>(at * ElementSizeBytes(type)),
+           .size = static_cast<uint64_t>(count * ElementSizeBytes(type))});
     begin += count;
     values -= count;
     ++window;
@@ -28,19 +28,19 @@ void VisitWindows(const std::vector<PlanWindow>& windows, size_t block, int64_t 
 
 }  // namespace
 
-void ForEachSegment(const BatchShape& shape, const DispatchPlan& plan,
+void ForEachSegment(const BatchShape& shape, ElementType type, const DispatchPlan& plan,
                     absl::FunctionRef<void(const TensorSegment&)> visit) {
   if (plan.blocks.size() == 1 && plan.blocks[0].windows.size() == 1) {
-    visit({.size = static_cast<uint64_t>(shape.SizeBytes(ElementType::kFloat32))});
+    visit({.size = static_cast<uint64_t>(shape.SizeBytes(type))});
     return;
   }
   for (int64_t n = 0; n < shape.batch_size; ++n) {
     for (size_t b = 0; b < plan.blocks.size(); ++b) {
       const PlanBlock& block = plan.blocks[b];
       if (block.windows.size() > 1) {
-        VisitWindows(block.windows, b, n * shape.spatial_size, shape.spatial_size, visit);
+        VisitWindows(block.windows, type, b, n * shape.spatial_size, shape.spatial_size, visit);
       } else {
-        const auto size = static_cast<uint64_t>(block.channel_count * shape.spatial_size) * sizeof(float);
+        const auto size = static_cast<uint64_t>(block.channel_count * shape.spatial_size * ElementSizeBytes(type));
         visit({.block = b, .offset = static_cast<uint64_t>(n) * size, .size = size});
       }
     }
@@ -50,7 +50,7 @@ void ForEachSegment(const BatchShape& shape, const DispatchPlan& plan,
 void Scatter(const InputTensor& input, const DispatchPlan& plan, const WindowBytes& buffers) {
   auto piece = input.pieces.begin();
   size_t at = 0;  // in *piece
-  ForEachSegment(input.shape, plan, [&](const TensorSegment& segment) {
+  ForEachSegment(input.shape, input.type, plan, [&](const TensorSegment& segment) {
     std::byte* to = buffers[segment.block][segment.window] + segment.offset;
     for (uint64_t left = segment.size; left > 0;) {
       while (piece != input.pieces.end() && at == piece->size()) ++piece, at = 0;
@@ -64,10 +64,10 @@ void Scatter(const InputTensor& input, const DispatchPlan& plan, const WindowByt
   });
 }
 
-std::vector<absl::Span<const std::byte>> GatherPieces(const BatchShape& shape, const DispatchPlan& plan,
-                                                      const WindowBytes& buffers) {
+std::vector<absl::Span<const std::byte>> GatherPieces(const BatchShape& shape, ElementType type,
+                                                      const DispatchPlan& plan, const WindowBytes& buffers) {
   std::vector<absl::Span<const std::byte>> pieces;
-  ForEachSegment(shape, plan, [&](const TensorSegment& segment) {
+  ForEachSegment(shape, type, plan, [&](const TensorSegment& segment) {
     const std::byte* from = buffers[segment.block][segment.window] + segment.offset;
     if (!pieces.empty() && pieces.back().data() + pieces.back().size() == from) {
       pieces.back() = {pieces.back().data(), pieces.back().size() + segment.size};

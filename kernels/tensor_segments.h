@@ -21,7 +21,7 @@ struct TensorSegment {
 };
 
 // Visits every segment in the order of the batch's own bytes: a batch in one window is one segment.
-void ForEachSegment(const BatchShape& shape, const DispatchPlan& plan,
+void ForEachSegment(const BatchShape& shape, ElementType type, const DispatchPlan& plan,
                     absl::FunctionRef<void(const TensorSegment&)> visit);
 
 // buffers[block][window] is the first byte of that window's buffer.
@@ -31,7 +31,7 @@ using WindowBytes = std::vector<std::vector<std::byte*>>;
 void Scatter(const InputTensor& input, const DispatchPlan& plan, const WindowBytes& buffers);
 
 // The batch's bytes in the windows' buffers as pieces, in order; neighbours in memory are one piece.
-std::vector<absl::Span<const std::byte>> GatherPieces(const BatchShape& shape, const DispatchPlan& plan,
-                                                      const WindowBytes& buffers);
+std::vector<absl::Span<const std::byte>> GatherPieces(const BatchShape& shape, ElementType type,
+                                                      const DispatchPlan& plan, const WindowBytes& buffers);
 
 }  // namespace normserve

@@ -2,8 +2,9 @@
 
 #include <utility>
 
-#include "kernels/forward_pipelines.h"
+#include "kernels/backward_recording.h"
 #include "kernels/forward_recording.h"
+#include "kernels/pipelines.h"
 #include "kernels/vulkan/command_pool.h"
 #include "kernels/vulkan/device.h"
 #include "kernels/vulkan/submitter.h"
@@ -18,7 +19,7 @@ struct VulkanEngine::Runtime {
   std::unique_ptr<vulkan::Device> device;
   std::unique_ptr<vulkan::BufferPool> pool;
   std::unique_ptr<vulkan::CommandPool> commands;
-  std::unique_ptr<ForwardPipelines> pipelines;
+  std::unique_ptr<Pipelines> pipelines;
   PlanOptions plan_options;
   std::unique_ptr<vulkan::Submitter> submitter;
 };
@@ -48,11 +49,9 @@ absl::StatusOr<std::unique_ptr<VulkanEngine>> VulkanEngine::Create(const VulkanE
   runtime->commands = std::make_unique<vulkan::CommandPool>(*runtime->device);
 
   // The workgroup size is the device's, not the shape's, so any shape tells it.
-  auto plan = PlanDispatches({.batch_size = 2}, runtime->device->limits(), options.plan);
+  auto plan = PlanDispatches({.batch_size = 2}, ElementType::kFloat32, runtime->device->limits(), options.plan);
   if (!plan.ok()) return plan.status();
-  auto pipelines = ForwardPipelines::Create(*runtime->device, plan->workgroup_size);
-  if (!pipelines.ok()) return pipelines.status();
-  runtime->pipelines = *std::move(pipelines);
+  runtime->pipelines = std::make_unique<Pipelines>(*runtime->device, plan->workgroup_size);
   runtime->plan_options = options.plan;
   auto submitter = vulkan::Submitter::Create(*runtime->device);
   if (!submitter.ok()) return submitter.status();
@@ -63,6 +62,35 @@ absl::StatusOr<std::unique_ptr<VulkanEngine>> VulkanEngine::Create(const VulkanE
   return engine;
 }
 
+template <typename JobRecording, typename Job, typename Done>
+void VulkanEngine::Submit(const BatchShape& shape, ElementType type, const PlanOptions& plan_options, Job job,
+                          Done done) {
+  Runtime& runtime = *runtime_;
+  auto plan = PlanDispatches(shape, type, runtime.device->limits(), plan_options);
+  if (!plan.ok()) return std::move(done)(plan.status());
+  auto recording = JobRecording::Create(job, std::make_shared<const DispatchPlan>(*std::move(plan)),
+                                        {*runtime.pipelines, *runtime.device, *runtime.pool, *runtime.commands});
+  if (!recording.ok()) return std::move(done)(recording.status());
+  vulkan::Recording commands = (*recording)->TakeCommands();
+  // The job's tensors stay until it is over: the caller may want to look at them again.
+  runtime.submitter->Submit(std::move(commands), [recording = *std::move(recording), job = std::move(job),
+                                                  done = std::move(done)](absl::Status status) mutable {
+    using Result = decltype(recording->TakeResult());
+    Result result = status.ok() ? recording->TakeResult() : Result(std::move(status));
+    recording.reset();  // what the caller does next finds all but the output back in the pool
+    std::move(done)(std::move(result));
+  });
+}
+
+void VulkanEngine::Forward(ForwardJob job, ForwardDone done) {
+  Submit<ForwardRecording>(job.input.shape, job.input.type, runtime_->plan_options, std::move(job), std::move(done));
+}
+
+void VulkanEngine::Backward(BackwardJob job, BackwardDone done) {
+  const InputTensor& gradient = job.grad_output;
+  Submit<BackwardRecording>(gradient.shape, gradient.type, runtime_->plan_options, std::move(job), std::move(done));
+}
+
 // Drivers compile a pipeline at its first dispatch: small batches that reach each of them, computed in the background
 // while the server starts. What goes wrong here will be said by the first request.
 void VulkanEngine::WarmUp() {
@@ -70,6 +98,7 @@ void VulkanEngine::WarmUp() {
       {.batch_size = 2, .num_features = 2, .spatial_size = 16},  // Access::kRuns
       {.batch_size = 2, .num_features = 2, .spatial_size = 4},   // Access::kQuads
       {.batch_size = 2, .num_features = 2, .spatial_size = 3},   // Access::kScalar
+      {.batch_size = 2, .num_features = 2, .spatial_size = 1},   // Access::kColumns
   };
   const auto parameters = std::make_shared<AffineParameters>(AffineParameters{.weight = {1, 1}, .bias = {0, 0}});
   const auto given =
@@ -79,35 +108,13 @@ void VulkanEngine::WarmUp() {
     ForwardJob job{.input = {.shape = shape, .pieces = {absl::MakeConstSpan(*values)}, .owner = values},
                    .parameters = parameters};
     PlanOptions plan = runtime_->plan_options;
-    for (plan.lane_level = 0; plan.lane_level < 2; ++plan.lane_level) Submit(job, plan, [](auto) {});
+    auto submit = [&](const ForwardJob& warm) {
+      Submit<ForwardRecording>(shape, ElementType::kFloat32, plan, warm, ForwardDone([](auto) {}));
+    };
+    for (plan.lane_level = 0; plan.lane_level < 2; ++plan.lane_level) submit(job);
     job.given = given;
-    Submit(std::move(job), plan, [](auto) {});
+    submit(job);
   }
-}
-
-void VulkanEngine::Forward(ForwardJob job, ForwardDone done) {
-  Submit(std::move(job), runtime_->plan_options, std::move(done));
-}
-
-void VulkanEngine::Backward(BackwardJob, BackwardDone done) {
-  std::move(done)(absl::UnimplementedError("no gradients on a Vulkan device yet"));
-}
-
-void VulkanEngine::Submit(ForwardJob job, const PlanOptions& plan_options, ForwardDone done) {
-  Runtime& runtime = *runtime_;
-  auto plan = PlanDispatches(job.input.shape, runtime.device->limits(), plan_options);
-  if (!plan.ok()) return std::move(done)(plan.status());
-  auto recording = ForwardRecording::Create(job, *std::move(plan), *runtime.pipelines, *runtime.device, *runtime.pool,
-                                            *runtime.commands);
-  if (!recording.ok()) return std::move(done)(recording.status());
-  vulkan::Recording commands = (*recording)->TakeCommands();
-  // The input stays with the job until it is over: the caller may want to look at it again.
-  runtime.submitter->Submit(std::move(commands), [recording = *std::move(recording), input = std::move(job.input),
-                                                  done = std::move(done)](absl::Status status) mutable {
-    auto result = status.ok() ? recording->TakeResult() : absl::StatusOr<ForwardResult>(std::move(status));
-    recording.reset();  // what the caller does next finds all but the output back in the pool
-    std::move(done)(std::move(result));
-  });
 }
 
 const std::vector<vulkan::DeviceSnapshot>& VulkanEngine::devices() const { return runtime_->devices; }

@@ -28,7 +28,7 @@ struct VulkanEngineOptions {
   PlanOptions plan;
 };
 
-// Float32 batch norm by compute shaders. All arithmetic on the device is addition, subtraction and multiplication in an
+// Batch norm by compute shaders. All arithmetic on the device is addition, subtraction and multiplication in an
 // order that the shape alone decides, so that devices agree to the bit (subnormals and NaN payloads apart).
 //
 // Thread-safe. Outputs must be dropped before the engine is.
@@ -55,7 +55,8 @@ class VulkanEngine : public Engine {
   struct Runtime;
   explicit VulkanEngine(std::unique_ptr<Runtime> runtime);
   void WarmUp();
-  void Submit(ForwardJob job, const PlanOptions& plan_options, ForwardDone done);
+  template <typename JobRecording, typename Job, typename Done>
+  void Submit(const BatchShape& shape, ElementType type, const PlanOptions& plan_options, Job job, Done done);
 
   const std::unique_ptr<Runtime> runtime_;
 };

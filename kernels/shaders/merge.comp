@@ -1,14 +1,14 @@
-// merge: joins up to one workgroup's number of neighbouring nodes of a channel into one, for channels of more tiles
-// than one workgroup of `normalise` can take, and where no `normalise` needs the moments.
+// merge: joins up to one workgroup's number of neighbouring nodes of a channel into one, for channels of more nodes than
+// the shader that uses them can take, and where none needs them.
 //
 // Grid: x = node to make, y = channel of this block.
 //
-//   0  parameters  LevelWeights of each level, then what normalise reads
-//   1  nodes       from node first_in on [C, count_in] of (hi, lo, M2, 0), nodes of `level`; out, from node first_out
-//                  on [C, ceil(count_in / workgroup size)]
+//   0  parameters  LevelWeights of each level, then what other shaders read
+//   1  nodes       from node first_in on [C, count_in], nodes of `level`; out, from node first_out on
+//                  [C, ceil(count_in / workgroup size)]; a node of moments is a vec4 (hi, lo, M2, 0)
 #version 460
 #extension GL_GOOGLE_include_directive : require
-#include "moments_tree.glsl"
+#include "pair.glsl"
 
 layout(local_size_x_id = 0) in;
 
@@ -24,20 +24,15 @@ layout(push_constant) uniform Push {
   uint level;        // of the nodes in
 };
 
+#include "moments_node.glsl"
 #include "workgroup_tree.glsl"
 
 void main() {
   uint lane = gl_LocalInvocationID.x;
   uint channel = gl_WorkGroupID.y;
   uint first = gl_WorkGroupID.x * kWorkgroup;
-  Node node = Node(0.0, 0.0, 0.0);
-  if (first + lane < count_in) {
-    vec4 packed = nodes[first_in + channel * count_in + first + lane];
-    node = Node(packed.x, packed.y, packed.z);
-  }
-  node = workgroup_tree(node, first, level, chunks, full_chunks);
-  if (lane == 0u) {
-    uint out_index = first_out + channel * gl_NumWorkGroups.x + gl_WorkGroupID.x;
-    nodes[out_index] = vec4(node.hi, node.lo, node.m2, 0.0);
-  }
+  Node node = kEmptyNode;
+  if (first + lane < count_in) node = unpack_node(nodes[first_in + channel * count_in + first + lane]);
+  node = workgroup_tree(node, first, level);
+  if (lane == 0u) nodes[first_out + channel * gl_NumWorkGroups.x + gl_WorkGroupID.x] = pack_node(node);
 }

@@ -1,32 +1,26 @@
 // normalise: y = ((x - hi) - lo) * scale + bias, per channel.
 //
-// Grid: x = slice of the channel's values in this window, y = channel of this block. With kFromNodes the workgroup
-// first merges its channel's nodes (at most one an invocation) into the batch's mean and M2 and derives scale from
-// them; the first slice also writes them out. Else the host has put hi, lo, scale and bias into `constants`.
+// Grid: tensor_slice.glsl. With kFromNodes the channel's nodes are merged first (channel_nodes.glsl) into the batch's
+// mean and M2, and scale is derived from them; the first slice also writes them out. Else the host has put hi, lo, scale
+// and bias into `constants`.
 //
 // The mean is subtracted as hi, then lo: a single float32 mean would limit y where |mean| >> std. No invocation reads
 // a value that another writes, so x and y may be the same memory.
 //
-//   0  x            block of the batch, [N, C, S] float32, dense
-//   1  y            out, the same shape
+//   0  x           block of the batch, [N, C, S], dense
+//   1  y           out, the same shape
 //   2  parameters  LevelWeights of each level, then `constants`: [C] of (hi, lo, scale, bias), or of (weight, bias, 0, 0)
 //                  with kFromNodes
 //   3  nodes       only with kFromNodes: from node first_in on [C, count_in] of (hi, lo, M2, 0); out, from node
 //                  first_out on [C], the same of the whole channel
-//
-// kAccess: 0 value by value; 1 in runs of four (S % 4 == 0, or the window is one run), all lengths then in quads.
 #version 460
 #extension GL_GOOGLE_include_directive : require
-#include "moments_tree.glsl"
+#include "pair.glsl"
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const bool kFromNodes = false;
-layout(constant_id = 2) const uint kAccess = 0;
+layout(constant_id = 2) const bool kPaired = false;
 
-layout(std430, binding = 0) readonly buffer ValuesIn { float values_in[]; };
-layout(std430, binding = 0) readonly buffer QuadsIn { vec4 quads_in[]; };
-layout(std430, binding = 1) writeonly buffer ValuesOut { float values_out[]; };
-layout(std430, binding = 1) writeonly buffer QuadsOut { vec4 quads_out[]; };
 layout(std430, binding = 2) readonly buffer Parameters {
   LevelWeights level_weights[kLevels];
   vec4 constants[];
@@ -36,21 +30,29 @@ layout(std430, binding = 3) buffer Nodes { vec4 nodes[]; };
 layout(push_constant) uniform Push {
   uint channels;       // C of the block
   uint spatial;        // S
-  uint window_length;  // N*S of this window
-  uint slice_length;   // a workgroup's share of window_length
-  uint step_address;   // how far one step of all invocations moves the address, before wrapping
-  uint step_spatial;   // and the position in the plane; less than `spatial`
+  uint window_length;
+  uint slice_length;
+  uint step_address;
+  uint step_spatial;
+  uint columns_level;
   uint chunks;         // of a channel, as in moments
   uint full_chunks;
   uint first_in;
-  uint count_in;       // nodes of a channel; at most the workgroup size
+  uint count_in;       // nodes of a channel
   uint first_out;
   uint level;          // of the nodes in
   float count_share;   // 1 / values per channel
   float epsilon;
 };
 
-#include "workgroup_tree.glsl"
+#include "tensor_access.glsl"
+#include "tensor_slice.glsl"
+#include "moments_node.glsl"
+#include "channel_nodes.glsl"
+READ_TENSOR(x, 0)
+WRITE_TENSOR(y, 1)
+
+Node load_node(uint channel, uint index) { return unpack_node(nodes[first_in + channel * count_in + index]); }
 
 // 1 / sqrt(v) for v >= 0 by Newton's steps from an integer seed, exactly rounded operations only. Zero gives a large
 // finite value, so that a constant channel becomes `bias` even without epsilon.
@@ -65,45 +67,43 @@ float inverse_root(float v) {
   return r;
 }
 
-void main() {
-  uint lane = gl_LocalInvocationID.x;
-  uint channel = gl_WorkGroupID.y;
-  vec4 channel_constants = constants[channel];
-  if (kFromNodes) {
-    Node node = Node(0.0, 0.0, 0.0);
-    if (lane < count_in) {
-      vec4 packed = nodes[first_in + channel * count_in + lane];
-      node = Node(packed.x, packed.y, packed.z);
-    }
-    node = workgroup_tree(node, 0u, level, chunks, full_chunks);
-    if (gl_WorkGroupID.x == 0u && lane == 0u) nodes[first_out + channel] = vec4(node.hi, node.lo, node.m2, 0.0);
-    precise float variance = node.m2 * count_share;
-    precise float shifted = variance + epsilon;
-    precise float scale = inverse_root(shifted) * channel_constants.x;
-    channel_constants = vec4(node.hi, node.lo, scale, channel_constants.y);
-  }
+// (hi, lo, scale, bias) of a channel.
+vec4 channel_constants(uint channel, bool stores) {
+  vec4 given = constants[channel];
+  if (!kFromNodes) return given;
+  Node node = channel_node(channel);
+  if (stores) nodes[first_out + channel] = pack_node(node);
+  precise float variance = node.m2 * count_share;
+  precise float shifted = variance + epsilon;
+  precise float scale = inverse_root(shifted) * given.x;
+  return vec4(node.hi, node.lo, scale, given.y);
+}
 
-  uint end = min((gl_WorkGroupID.x + 1u) * slice_length, window_length);
-  uint i = gl_WorkGroupID.x * slice_length + lane;
-  uint n = i / spatial;
-  uint s = i - n * spatial;
-  uint address = (n * channels + channel) * spatial + s;
-  const vec4 k = channel_constants;
-  for (; i < end; i += kWorkgroup) {
-    if (kAccess == 1u) {
-      precise vec4 centred = (quads_in[address] - k.x) - k.y;
-      precise vec4 y = centred * k.z + k.w;
-      quads_out[address] = y;
-    } else {
-      precise float centred = (values_in[address] - k.x) - k.y;
-      precise float y = centred * k.z + k.w;
-      values_out[address] = y;
+void main() {
+  uint column = slice_column();
+  if (kAccess == kColumns && column * kChannelsPerColumn >= channels) return;
+  Slice slice = slice_begin(column);
+  bool stores = slice.i == 0u;
+  vec4 k = channel_constants(column * kChannelsPerColumn, stores);
+  if (kPaired) {
+    vec4 second = channel_constants(column * 2u + 1u, stores);
+    for (; slice.i < slice.end; slice_next(slice)) {
+      vec2 hi = vec2(k.x, second.x), lo = vec2(k.y, second.y);
+      precise vec2 centred = (x_word(slice.address) - hi) - lo;
+      precise vec2 y = centred * vec2(k.z, second.z) + vec2(k.w, second.w);
+      y_store_word(slice.address, y);
     }
-    address += step_address;
-    s += step_spatial;
-    if (s >= spatial) {
-      s -= spatial;
-      address += (channels - 1u) * spatial;
+    return;
+  }
+  for (; slice.i < slice.end; slice_next(slice)) {
+    if (kAccess == kQuads) {
+      precise vec4 centred = (x_quad(slice.address * 4u) - k.x) - k.y;
+      precise vec4 y = centred * k.z + k.w;
+      y_store_quad(slice.address * 4u, y);
+    } else {
+      precise float centred = (x_at(slice.address) - k.x) - k.y;
+      precise float y = centred * k.z + k.w;
+      y_store(slice.address, y);
     }
   }
 }

@@ -30,6 +30,11 @@ class TransferBuffer {
   std::byte* host_input() const { return input_ ? input_->mapped() : nullptr; }
   // Where the host reads after the job. Null if the direction is kToDevice.
   std::byte* host_output() const { return output_ ? output_->mapped() : nullptr; }
+  // Gives the upload and readback buffers back, if there are any: what follows uses device() alone.
+  void DropHostSide() {
+    input_.reset();
+    output_.reset();
+  }
   // Whether RecordUpload and RecordDownload record copies.
   bool staged() const { return device_->mapped() == nullptr; }
 

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/host_tensor.h"
 #include "nlohmann/json.hpp"
 
 namespace normserve::conformance {
@@ -172,18 +173,60 @@ CaseData MakeData(const Case& test_case) {
   return data;
 }
 
+CaseData InType(CaseData data, ElementType type) {
+  data.type = type;
+  if (type == ElementType::kFloat32) return data;
+  for (float& value : data.x) value = FloatFromBits(type, BitsFromFloat(type, value));
+  return data;
+}
+
+namespace {
+
+std::vector<float> Transposed(const BatchShape& shape, const std::vector<float>& values) {
+  std::vector<float> result(values.size());
+  size_t i = 0;
+  for (int64_t n = 0; n < shape.batch_size; ++n) {
+    for (int64_t c = 0; c < shape.num_features; ++c) {
+      for (int64_t s = 0; s < shape.spatial_size; ++s, ++i) {
+        result[static_cast<size_t>((n * shape.spatial_size + s) * shape.num_features + c)] = values[i];
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+CaseData ChannelsLast(CaseData data) {
+  data.x = Transposed(data.shape, data.x);
+  data.shape = {data.shape.ValuesPerChannel(), data.shape.num_features, 1};
+  return data;
+}
+
+std::vector<float> DrawGradient(const CaseData& data, uint64_t seed) {
+  Generator generator(seed);
+  CaseData gradient{.shape = data.shape};
+  gradient.x.resize(data.x.size());
+  for (float& value : gradient.x) value = static_cast<float>(0.3 + generator.Normal());
+  return InType(std::move(gradient), data.type).x;
+}
+
+InputTensor MakeInput(const BatchShape& shape, ElementType type, const std::vector<float>& values) {
+  OutputTensor written = WriteTensor(type, values);
+  return {.shape = shape, .type = type, .pieces = std::move(written.pieces), .owner = std::move(written.owner)};
+}
+
 ForwardJob MakeJob(const Case& test_case, const CaseData& data, Cut cut) {
   ForwardJob job{.parameters = data.parameters,
                  .epsilon = test_case.epsilon,
                  .given = data.given,
                  .want_moments = test_case.want_moments};
-  job.input.shape = data.shape;
-  const auto* bytes = reinterpret_cast<const std::byte*>(data.x.data());
-  const size_t size = data.x.size() * sizeof(float);
-  if (cut == Cut::kWhole) {
-    job.input.pieces = {absl::MakeConstSpan(bytes, size)};
-    return job;
-  }
+  job.input = MakeInput(data.shape, data.type, data.x);
+  if (cut == Cut::kWhole || data.x.empty()) return job;
+  const std::shared_ptr<const void> whole = job.input.owner;
+  const auto* bytes = job.input.pieces[0].data();
+  const size_t size = job.input.pieces[0].size();
+  job.input.pieces.clear();
   // Every piece lies one byte beside an aligned address and ends inside a value wherever its length is not 4 k.
   static constexpr size_t kLengths[] = {1, 4099, 2, 3, 61, 16384, 5, 64, 9001};
   auto pieces = std::make_shared<std::vector<std::vector<std::byte>>>();

@@ -76,10 +76,22 @@ absl::StatusOr<std::vector<Case>> LoadCases(const std::string& path);
 struct CaseData {
   BatchShape shape;
   std::vector<float> x;
+  ElementType type = ElementType::kFloat32;  // x holds values of this type
   std::shared_ptr<const AffineParameters> parameters;
   std::shared_ptr<const NormalizationStatistics> given;  // null: the batch's own
 };
 CaseData MakeData(const Case& test_case);
+
+// The same data with x rounded to `type`.
+CaseData InType(CaseData data, ElementType type);
+// The same values with the channels last: [N, *, C], that is [N*S, C, 1].
+CaseData ChannelsLast(CaseData data);
+// A tensor like x of normally distributed values, mean 0.3 and deviation 1, rounded to its type: gradients of the
+// output.
+std::vector<float> DrawGradient(const CaseData& data, uint64_t seed);
+
+// The bytes of `values` in `type`, in one piece.
+InputTensor MakeInput(const BatchShape& shape, ElementType type, const std::vector<float>& values);
 
 // A job over `data`, which must outlive it, in one piece or in pieces that are cut at odd places and lie at odd
 // addresses.

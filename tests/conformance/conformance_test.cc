@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "kernels/check.h"
 #include "tests/conformance/engines.h"
+#include "tests/conformance/hash.h"
 #include "tests/conformance/oracle.h"
 
 namespace normserve::conformance {
@@ -49,20 +50,6 @@ class EngineTest : public testing::TestWithParam<std::string> {
   Engine* engine_ = nullptr;
 };
 
-// A fingerprint (FNV-1a) of every bit of output and moments.
-uint64_t BitsOf(const ForwardResult& result) {
-  uint64_t hash = 0xcbf29ce484222325u;
-  auto add = [&hash](const void* bytes, size_t size) {
-    for (size_t i = 0; i < size; ++i) hash = (hash ^ static_cast<const unsigned char*>(bytes)[i]) * 0x100000001b3u;
-  };
-  for (absl::Span<const std::byte> piece : result.output.pieces) add(piece.data(), piece.size());
-  if (result.moments) {
-    add(result.moments->mean.data(), result.moments->mean.size() * sizeof(double));
-    add(result.moments->m2.data(), result.moments->m2.size() * sizeof(double));
-  }
-  return hash;
-}
-
 class CaseTest : public testing::TestWithParam<std::tuple<std::string, Case>> {};
 
 // And the same bits, output and moments, as every other device and variant: no case leaves float32's normal range.
@@ -78,8 +65,8 @@ TEST_P(CaseTest, GivesWhatTheOracleGives) {
   if (engine_name == "reference") return;  // double precision
   static auto* first_bits = new std::map<std::string, std::pair<std::string, uint64_t>>;
   const auto& [first, bits] =
-      first_bits->emplace(test_case.name, std::pair(engine_name, BitsOf(*result))).first->second;
-  EXPECT_EQ(BitsOf(*result), bits) << "other bits than on " << first;
+      first_bits->emplace(test_case.name, std::pair(engine_name, HashOf(*result))).first->second;
+  EXPECT_EQ(HashOf(*result), bits) << "other bits than on " << first;
 }
 
 INSTANTIATE_TEST_SUITE_P(, CaseTest, testing::Combine(testing::ValuesIn(EngineNames()), testing::ValuesIn(AllCases())),

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "kernels/bit_model.h"
 #include "kernels/reference_engine.h"
 #include "kernels/vulkan_engine.h"
 #include "tests/unit/vulkan/validation_guard.h"
@@ -33,6 +34,7 @@ EngineUnderTest OnVulkan(std::string name, std::string device, std::string mask 
 const std::vector<EngineUnderTest>& EnginesUnderTest() {
   static const auto* engines = new std::vector<EngineUnderTest>{
       {"reference", []() -> EngineOr { return std::make_unique<ReferenceEngine>(); }},
+      {"bits", []() -> EngineOr { return std::make_unique<BitModelEngine>(); }},
       OnVulkan("lavapipe", "llvmpipe"),
       OnVulkan("swiftshader", "swiftshader"),
       // Tensors beyond maxStorageBufferRange, in blocks and windows.

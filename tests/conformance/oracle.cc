@@ -1,5 +1,6 @@
 #include "tests/conformance/oracle.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <optional>
@@ -7,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/notification.h"
+#include "kernels/host_tensor.h"
 
 namespace normserve::conformance {
 namespace {
@@ -68,6 +70,20 @@ void CheckMoments(const Case& test_case, const CaseData& data, const Expected& e
   }
 }
 
+float InType(float value, ElementType type) {
+  return type == ElementType::kFloat32 ? value : FloatFromBits(type, BitsFromFloat(type, value));
+}
+
+// Beyond this a value rounds to infinity.
+long double LargestOf(ElementType type) { return type == ElementType::kFloat16 ? 65520.0L : 0x1.ff8p127L; }
+
+// What rounding to `type` may take from `value`: nothing counted for float32, whose bounds have it already.
+long double RoundingOf(ElementType type, long double value) {
+  if (type == ElementType::kFloat32) return 0;
+  if (type == ElementType::kFloat16) return std::max(std::abs(value) * 0x1.004p-11L, 0x1p-25L);
+  return std::abs(value) * 0x1.01p-8L;
+}
+
 }  // namespace
 
 Expected ComputeExpected(const Case& test_case, const CaseData& data) {
@@ -98,12 +114,44 @@ Expected ComputeExpected(const Case& test_case, const CaseData& data) {
   return expected;
 }
 
-std::vector<float> JoinOutput(const OutputTensor& output) {
-  std::vector<std::byte> bytes;
-  for (absl::Span<const std::byte> piece : output.pieces) bytes.insert(bytes.end(), piece.begin(), piece.end());
-  std::vector<float> values(bytes.size() / sizeof(float));
-  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
-  return values;
+ExpectedGradients ComputeGradients(const Case& test_case, const CaseData& data, const std::vector<float>& g) {
+  const Expected expected = ComputeExpected(test_case, data);
+  ExpectedGradients gradients;
+  gradients.input.resize(g.size());
+  const long double count = static_cast<long double>(data.shape.ValuesPerChannel());
+  for (int64_t c = 0; c < data.shape.num_features; ++c) {
+    const size_t k = static_cast<size_t>(c);
+    const long double mean = data.given ? data.given->mean[k] : expected.mean[k];
+    const long double variance = data.given ? data.given->variance[k] : expected.variance[k];
+    const long double shifted = variance + static_cast<long double>(test_case.epsilon);
+    // A constant channel without epsilon is divided by 1.
+    const long double root = !data.given && shifted == 0 ? 1 : std::sqrt(shifted);
+    long double sum = 0, product = 0;
+    ForEachValue(data.shape, c, [&](size_t i) { sum += g[i]; });
+    ForEachValue(data.shape, c,
+                 [&](size_t i) { product += (data.given ? g[i] : g[i] - sum / count) * (data.x[i] - mean) / root; });
+    gradients.bias.push_back(sum);
+    gradients.weight.push_back(product);
+    const long double weight = data.parameters->weight[k];
+    ForEachValue(data.shape, c, [&](size_t i) {
+      const long double through = data.given ? 0 : (sum + product * (data.x[i] - mean) / root) / count;
+      gradients.input[i] = (g[i] - through) * weight / root;
+    });
+  }
+  return gradients;
+}
+
+long double RelativeError(const std::vector<double>& actual, const std::vector<long double>& expected) {
+  long double error = 0, size = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    error += (actual[i] - expected[i]) * (actual[i] - expected[i]);
+    size += expected[i] * expected[i];
+  }
+  return error == 0 ? 0 : std::sqrt(error / size);
+}
+
+std::vector<float> JoinOutput(const OutputTensor& output, ElementType type) {
+  return ReadTensor({.type = type, .pieces = output.pieces, .owner = output.owner});
 }
 
 std::vector<std::string> Discrepancies(const Case& test_case, const CaseData& data, const Expected& expected,
@@ -111,11 +159,12 @@ std::vector<std::string> Discrepancies(const Case& test_case, const CaseData& da
   std::vector<std::string> found;
   size_t output_bytes = 0;
   for (absl::Span<const std::byte> piece : result.output.pieces) output_bytes += piece.size();
-  if (output_bytes != data.x.size() * sizeof(float)) {
-    return {absl::StrFormat("output has %d bytes, expected %d", output_bytes, data.x.size() * sizeof(float))};
+  const auto expected_bytes = static_cast<size_t>(data.shape.SizeBytes(data.type));
+  if (output_bytes != expected_bytes) {
+    return {absl::StrFormat("output has %d bytes, expected %d", output_bytes, expected_bytes)};
   }
 
-  const std::vector<float> y = JoinOutput(result.output);
+  const std::vector<float> y = JoinOutput(result.output, data.type);
   const Bounds bounds = BoundsOf(test_case.tolerance);
   size_t reported = 0;
   for (size_t i = 0; i < y.size() && reported < kMostReported; ++i) {
@@ -124,10 +173,13 @@ std::vector<std::string> Discrepancies(const Case& test_case, const CaseData& da
     bool right;
     long double bound = 0;
     if (test_case.tolerance == Tolerance::kExactlyBias) {
-      right = y[i] == bias;
+      right = y[i] == InType(bias, data.type);
+    } else if (std::abs(expected.y[i]) >= LargestOf(data.type)) {
+      right = std::isinf(y[i]) && (y[i] > 0) == (expected.y[i] > 0);
     } else {
       bound = bounds.output_absolute +
-              bounds.output_relative * (std::abs(expected.y[i] - bias) + std::abs(static_cast<long double>(bias)));
+              bounds.output_relative * (std::abs(expected.y[i] - bias) + std::abs(static_cast<long double>(bias))) +
+              RoundingOf(data.type, expected.y[i]);
       right = std::abs(y[i] - expected.y[i]) <= bound;
     }
     if (!right) {
@@ -147,6 +199,17 @@ std::vector<std::string> Discrepancies(const Case& test_case, const CaseData& da
     found.push_back("moments came that nobody wanted");
   }
   return found;
+}
+
+absl::StatusOr<BackwardResult> RunBackward(Engine& engine, BackwardJob job) {
+  absl::Notification done;
+  absl::StatusOr<BackwardResult> result = absl::UnknownError("done was not called");
+  engine.Backward(std::move(job), [&](absl::StatusOr<BackwardResult> answer) {
+    result = std::move(answer);
+    done.Notify();
+  });
+  done.WaitForNotification();
+  return result;
 }
 
 absl::StatusOr<ForwardResult> RunForward(Engine& engine, ForwardJob job) {

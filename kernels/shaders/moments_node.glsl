@@ -1,14 +1,12 @@
-// The merge tree that every shader shares. Included, never compiled alone.
+// The merge tree, and its nodes for moments. Included after the push constants `chunks` and `full_chunks` and the
+// buffer `level_weights`.
 //
 // A channel's values, in the order n*S + s, are cut into chunks of 16. Node j of level l stands for the chunks
-// [j*2^l, (j+1)*2^l), so the tree is a function of the number of values alone: workgroup size, lanes, tiles and
-// windows only decide who computes which node. Nodes merge by Chan's formula; the weights of two full nodes are powers
+// [j*2^l, (j+1)*2^l), so the tree is a function of the number of values alone: workgroup size, lanes, tiles, windows and
+// layout only decide who computes which node. Nodes merge by Chan's formula; the weights of two full nodes are powers
 // of two, and each level has at most one pair whose right node is ragged, with weights computed on the host.
 //
 // Only add, subtract and multiply, all `precise` (NoContraction), so that every device gives the same bits.
-
-const uint kChunk = 16u;
-const uint kLevels = 32u;
 
 // Mean as hi + lo, and the sum of squared deviations. A node of no values is all zero.
 struct Node {
@@ -17,32 +15,21 @@ struct Node {
   float m2;
 };
 
-// Weights of a merge at one level, by counts of values.
-struct LevelWeights {
-  float ragged_share;   // ragged right node: right / (left + right)
-  float ragged_factor;  // ragged right node: left * right / (left + right)
-  float full_factor;    // full right node: the same, 8 * 2^level; its share is 1/2
-  float unused;
-};
+const Node kEmptyNode = Node(0.0, 0.0, 0.0);
 
-// a + b as a rounded sum and what rounding lost (Knuth).
-Node two_sum(float a, float b) {
-  precise float sum = a + b;
-  precise float b_part = sum - a;
-  precise float a_part = sum - b_part;
-  precise float lost = (a - a_part) + (b - b_part);
-  return Node(sum, lost, 0.0);
-}
+Node unpack_node(vec4 packed) { return Node(packed.x, packed.y, packed.z); }
+vec4 pack_node(Node node) { return vec4(node.hi, node.lo, node.m2, 0.0); }
 
 // Merges neighbours of one level; `right` is node `right_index` of it. An empty right node leaves `left` as it is.
-Node merge(Node left, Node right, uint right_index, uint level, uint chunks, uint full_chunks, LevelWeights weights) {
+Node merge_nodes(Node left, Node right, uint right_index, uint level) {
+  LevelWeights weights = level_weights[level];
   bool empty = (right_index << level) >= chunks;
   bool full = ((right_index + 1u) << level) <= full_chunks;
   float share = full ? 0.5 : weights.ragged_share;
   float factor = full ? weights.full_factor : weights.ragged_factor;
   precise float delta = (right.hi - left.hi) + (right.lo - left.lo);
   precise float step = delta * share;
-  Node sum = two_sum(left.hi, step);
+  Pair sum = two_sum(left.hi, step);
   precise float rest = left.lo + sum.lo;
   precise float hi = sum.hi + rest;
   precise float lo = rest - (hi - sum.hi);

@@ -1,0 +1,125 @@
+// gradient_input: the gradient of the input, per channel.
+//
+// Grid: tensor_slice.glsl. With kFromBatch the batch's own mean and variance were used, so that the gradient runs through
+// them: the channel's nodes are merged first (channel_nodes.glsl), the first slice also writes them out, and
+//
+//   ((g - mean of g) - xc * k) * scale,  k = (covariance of g and x) / (variance + epsilon)
+//
+// with every difference and product as a pair, because the terms may cancel. Else g * scale. No invocation reads a value
+// that another writes: the result takes the place of g.
+//
+//   0  x           block of the batch, [N, C, S], dense; only with kFromBatch
+//   1  g           gradient of the output, the same shape; out: gradient of the input
+//   2  parameters  as in gradient_sums
+//   3  nodes       only with kFromBatch: from node first_in on [C, count_in, 2] as in gradient_sums; out, from node
+//                  first_out on [C, 2], the same of the whole channel
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "pair.glsl"
+
+layout(local_size_x_id = 0) in;
+layout(constant_id = 1) const bool kFromBatch = false;
+layout(constant_id = 2) const bool kPaired = false;
+
+layout(std430, binding = 2) readonly buffer Parameters {
+  LevelWeights level_weights[kLevels];
+  vec4 constants[];
+};
+layout(std430, binding = 3) buffer Nodes { vec4 nodes[]; };
+
+layout(push_constant) uniform Push {
+  uint channels;       // C of the block
+  uint spatial;        // S
+  uint window_length;
+  uint slice_length;
+  uint step_address;
+  uint step_spatial;
+  uint columns_level;
+  uint chunks;         // of a channel, as in gradient_sums
+  uint first_in;
+  uint count_in;       // nodes of a channel
+  uint first_out;
+  uint level;          // of the nodes in
+  float share_hi;      // 1 / count of the sums, as a pair
+  float share_lo;
+};
+
+#include "tensor_access.glsl"
+#include "tensor_slice.glsl"
+#include "gradient_node.glsl"
+#include "channel_nodes.glsl"
+READ_TENSOR(x, 0)
+READ_TENSOR(g, 1)
+WRITE_TENSOR(out_g, 1)
+
+Node load_node(uint channel, uint index) {
+  uint at = 2u * (first_in + channel * count_in + index);
+  return unpack_node(nodes[at], nodes[at + 1u]);
+}
+
+struct Constants {
+  float hi, lo, scale;  // mean of x as the host gave it, weight / sqrt(variance + epsilon)
+  Pair mean_g;
+  float mean_xc;        // what is left of rounding the mean
+  Pair k;
+};
+
+Constants channel_constants(uint channel, bool stores) {
+  vec4 given = constants[2u * channel];
+  Constants result = Constants(given.x, given.y, given.z, Pair(0.0, 0.0), 0.0, Pair(0.0, 0.0));
+  if (!kFromBatch) return result;
+  Node node = channel_node(channel);
+  if (stores) {
+    uint at = 2u * (first_out + channel);
+    nodes[at] = vec4(node.g.hi, node.g.lo, node.product.hi, node.product.lo);
+    nodes[at + 1u] = vec4(node.xc.hi, node.xc.lo, 0.0, 0.0);
+  }
+  Pair share = Pair(share_hi, share_lo);
+  vec4 more = constants[2u * channel + 1u];
+  result.mean_g = multiply_pairs(node.g, share);
+  Pair mean_xc = multiply_pairs(node.xc, share);
+  Pair shift = multiply_pairs(mean_xc, node.g);
+  Pair covariance = add_pairs(node.product, Pair(-shift.hi, -shift.lo));
+  result.mean_xc = mean_xc.hi;
+  result.k = multiply_pairs(multiply_pairs(covariance, share), Pair(more.x, more.y));
+  return result;
+}
+
+float gradient(float x, float g, Constants c) {
+  precise float simple = g * c.scale;
+  if (!kFromBatch) return simple;
+  Pair u = two_sum(x, -c.hi);
+  precise float e = (u.lo - c.lo) - c.mean_xc;
+  Pair r = two_sum(g, -c.mean_g.hi);
+  Pair p = two_product(u.hi, c.k.hi);
+  Pair t = two_sum(r.hi, -p.hi);
+  precise float rest = (((r.lo - c.mean_g.lo) + t.lo) - p.lo) - (u.hi * c.k.lo + e * c.k.hi);
+  precise float result = (t.hi + rest) * c.scale;
+  return result;
+}
+
+void main() {
+  uint column = slice_column();
+  if (kAccess == kColumns && column * kChannelsPerColumn >= channels) return;
+  Slice slice = slice_begin(column);
+  bool stores = slice.i == 0u;
+  Constants c = channel_constants(column * kChannelsPerColumn, stores);
+  if (kPaired) {
+    Constants second = channel_constants(column * 2u + 1u, stores);
+    for (; slice.i < slice.end; slice_next(slice)) {
+      vec2 x = kFromBatch ? x_word(slice.address) : vec2(0.0), g = g_word(slice.address);
+      out_g_store_word(slice.address, vec2(gradient(x.x, g.x, c), gradient(x.y, g.y, second)));
+    }
+    return;
+  }
+  for (; slice.i < slice.end; slice_next(slice)) {
+    if (kAccess == kQuads) {
+      vec4 x = kFromBatch ? x_quad(slice.address * 4u) : vec4(0.0), g = g_quad(slice.address * 4u);
+      out_g_store_quad(slice.address * 4u, vec4(gradient(x.x, g.x, c), gradient(x.y, g.y, c), gradient(x.z, g.z, c),
+                                                gradient(x.w, g.w, c)));
+    } else {
+      float x = kFromBatch ? x_at(slice.address) : 0.0;
+      out_g_store(slice.address, gradient(x, g_at(slice.address), c));
+    }
+  }
+}

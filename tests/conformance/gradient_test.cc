@@ -1,0 +1,233 @@
+// Every engine on every device computes the gradients of every case, in every element type, and all but the reference
+// give the bits of the model.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tests/conformance/engines.h"
+#include "tests/conformance/hash.h"
+#include "tests/conformance/oracle.h"
+
+namespace normserve::conformance {
+namespace {
+
+constexpr long double kGradientError = 4e-7L;
+// Rows larger than this would only take long.
+constexpr int64_t kMostValues = 1 << 20;
+
+// One batch of a case with a gradient of its output, and what Forward made of it on an engine.
+struct Trial {
+  Trial(const Case& test_case, CaseData case_data)
+      : data(std::move(case_data)), g(DrawGradient(data, test_case.seed + 7)) {
+    exact = ComputeExpected(test_case, data);
+  }
+
+  BackwardJob Job(const Case& test_case) const {
+    auto used = std::make_shared<NormalizationStatistics>();
+    for (size_t c = 0; c < static_cast<size_t>(data.shape.num_features); ++c) {
+      used->mean.push_back(data.given ? data.given->mean[c] : moments.mean[c]);
+      used->variance.push_back(data.given ? data.given->variance[c] : moments.BiasedVariance(c));
+    }
+    return {.grad_output = MakeInput(data.shape, data.type, g),
+            .input = MakeInput(data.shape, data.type, data.x),
+            .parameters = data.parameters,
+            .epsilon = test_case.epsilon,
+            .normalization = used,
+            .from_batch = data.given == nullptr};
+  }
+
+  CaseData data;
+  std::vector<float> g;
+  Expected exact;
+  Moments moments;
+};
+
+bool AreFinite(const std::vector<float>& values) {
+  return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
+}
+
+// The gradients of weight and bias, as a caller makes them of the sums.
+void WeightAndBias(const BackwardJob& job, const GradientSums& sums, std::vector<double>& weight,
+                   std::vector<double>& bias) {
+  for (size_t c = 0; c < sums.product.size(); ++c) {
+    double shifted = job.normalization->variance[c] + job.epsilon;
+    if (job.from_batch && shifted == 0) shifted = 1;
+    const double shift =
+        job.from_batch ? sums.centred_input[c] / static_cast<double>(sums.count) * sums.grad_output[c] : 0;
+    weight.push_back((sums.product[c] - shift) / std::sqrt(shifted));
+    bias.push_back(sums.grad_output[c]);
+  }
+}
+
+// Where the mathematics leaves nothing for float32 to be right about: every term cancels.
+bool Cancels(const Case& test_case, const Trial& trial) {
+  if (test_case.epsilon > 1e30) return true;  // gradients beyond the range of float32 or 16 bits
+  if (trial.data.given) return false;
+  if (trial.data.shape.ValuesPerChannel() <= 2) return true;
+  for (size_t c = 0; c < trial.exact.variance.size(); ++c) {
+    // A channel constant but for the rounding of its values.
+    if (trial.exact.variance[c] <= trial.exact.mean[c] * trial.exact.mean[c] * 1e-12L) return true;
+  }
+  return test_case.tolerance == Tolerance::kExactlyBias;
+}
+
+class GradientTest : public testing::TestWithParam<std::tuple<std::string, Case>> {
+ protected:
+  void SetUp() override {
+    absl::StatusOr<Engine*> engine = SharedEngine(std::get<0>(GetParam()));
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    engine_ = *engine;
+  }
+
+  const std::string& engine_name() const { return std::get<0>(GetParam()); }
+  const Case& test_case() const { return std::get<1>(GetParam()); }
+
+  // The same for every engine but the reference.
+  void ExpectSameBits(const std::string& what, uint64_t bits) {
+    if (engine_name() == "reference") return;
+    static auto* first_bits = new std::map<std::string, std::pair<std::string, uint64_t>>;
+    const auto& [first, expected] =
+        first_bits->emplace(absl::StrCat(test_case().name, " ", what), std::pair(engine_name(), bits)).first->second;
+    EXPECT_EQ(bits, expected) << what << ": other bits than on " << first;
+  }
+
+  // Forward with the input kept, then Backward from it; the bits of all, and what came.
+  BackwardResult Run(Trial& trial, const std::string& what) {
+    ForwardJob forward = MakeJob(test_case(), trial.data);
+    forward.keep_input = true;
+    absl::StatusOr<ForwardResult> output = RunForward(*engine_, std::move(forward));
+    EXPECT_TRUE(output.ok()) << output.status();
+    if (!output.ok()) return {};
+    if (output->moments) trial.moments = *output->moments;
+    BackwardJob job = trial.Job(test_case());
+    job.kept_input = output->kept_input;
+    job.input = {};
+    absl::StatusOr<BackwardResult> result = RunBackward(*engine_, std::move(job));
+    EXPECT_TRUE(result.ok()) << result.status();
+    if (!result.ok()) return {};
+    ExpectSameBits(what + " output", HashOf(*output));
+    ExpectSameBits(what + " gradients", HashOf(*result));
+    return *std::move(result);
+  }
+
+  Engine* engine_ = nullptr;
+};
+
+TEST_P(GradientTest, AreExactInFloat32) {
+  Trial trial(test_case(), MakeData(test_case()));
+  const BackwardResult result = Run(trial, "float32");
+  if (HasFailure() || Cancels(test_case(), trial)) return;
+  const ExpectedGradients expected = ComputeGradients(test_case(), trial.data, trial.g);
+  const std::vector<float> input = JoinOutput(result.grad_input);
+  EXPECT_LE(RelativeError({input.begin(), input.end()}, expected.input), kGradientError);
+  std::vector<double> weight, bias;
+  WeightAndBias(trial.Job(test_case()), result.sums, weight, bias);
+  EXPECT_LE(RelativeError(weight, expected.weight), kGradientError);
+  EXPECT_LE(RelativeError(bias, expected.bias), kGradientError);
+}
+
+TEST_P(GradientTest, AreTheSameFromTheInputSentAgainAndByWayOfTheSums) {
+  Trial trial(test_case(), MakeData(test_case()));
+  if (trial.data.shape.NumValues() > kMostValues) return;
+  const BackwardResult kept = Run(trial, "float32");
+  if (HasFailure()) return;
+  const uint64_t expected = HashOf(kept);
+  absl::StatusOr<BackwardResult> again = RunBackward(*engine_, trial.Job(test_case()));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(HashOf(*again), expected);
+
+  BackwardJob sums_only = trial.Job(test_case());
+  sums_only.want_grad_input = false;
+  absl::StatusOr<BackwardResult> sums = RunBackward(*engine_, std::move(sums_only));
+  ASSERT_TRUE(sums.ok()) << sums.status();
+  EXPECT_TRUE(sums->grad_input.pieces.empty());
+  BackwardJob rest = trial.Job(test_case());
+  rest.sums = sums->sums;
+  absl::StatusOr<BackwardResult> from_sums = RunBackward(*engine_, std::move(rest));
+  ASSERT_TRUE(from_sums.ok()) << from_sums.status();
+  EXPECT_EQ(HashOf(*from_sums), expected);
+}
+
+// 16-bit types: output and gradient of the input are the exact ones but for one rounding, of the values as they are.
+TEST_P(GradientTest, AndOutputsAreRightInSixteenBits) {
+  for (ElementType type : {ElementType::kFloat16, ElementType::kBFloat16}) {
+    const std::string name = type == ElementType::kFloat16 ? "float16" : "bfloat16";
+    SCOPED_TRACE(name);
+    Trial trial(test_case(), InType(MakeData(test_case()), type));
+    if (trial.data.shape.NumValues() > kMostValues || !AreFinite(trial.data.x)) continue;
+    absl::StatusOr<ForwardResult> output = RunForward(*engine_, MakeJob(test_case(), trial.data, Cut::kOddPieces));
+    ASSERT_TRUE(output.ok()) << output.status();
+    EXPECT_THAT(Discrepancies(test_case(), trial.data, trial.exact, *output), testing::IsEmpty()) << test_case().reason;
+    const BackwardResult result = Run(trial, name);
+    if (HasFailure() || Cancels(test_case(), trial)) continue;
+    const ExpectedGradients expected = ComputeGradients(test_case(), trial.data, trial.g);
+    const std::vector<float> input = JoinOutput(result.grad_input, type);
+    if (!AreFinite(input)) continue;  // beyond the type's range
+    EXPECT_LE(RelativeError({input.begin(), input.end()}, expected.input),
+              type == ElementType::kFloat16 ? 0x1p-11L : 0x1p-8L);
+  }
+}
+
+// [N, *, C] is the same values in the same order: the same bits, elsewhere in the tensor.
+TEST_P(GradientTest, AndOutputsAreTheSameBitsWithTheChannelsLast) {
+  for (ElementType type : {ElementType::kFloat32, ElementType::kFloat16, ElementType::kBFloat16}) {
+    Trial first(test_case(), InType(MakeData(test_case()), type));
+    if (first.data.shape.spatial_size == 1 || first.data.shape.NumValues() > kMostValues / 4) return;
+    if (!AreFinite(first.data.x)) continue;
+    Trial last(test_case(), ChannelsLast(first.data));
+    CaseData gradient = first.data;
+    gradient.x = first.g;
+    last.g = ChannelsLast(gradient).x;
+
+    const std::string name = absl::StrCat("type ", static_cast<int>(type));
+    CaseData result = first.data;
+    const BackwardResult expected = Run(first, name);
+    const BackwardResult actual = Run(last, name + " last");
+    if (HasFailure()) return;
+    EXPECT_EQ(HashOf(actual.sums.grad_output), HashOf(expected.sums.grad_output)) << name;
+    EXPECT_EQ(HashOf(actual.sums.product), HashOf(expected.sums.product)) << name;
+    EXPECT_EQ(HashOf(actual.sums.centred_input), HashOf(expected.sums.centred_input)) << name;
+    EXPECT_EQ(HashOf(last.moments.mean), HashOf(first.moments.mean)) << name;
+    EXPECT_EQ(HashOf(last.moments.m2), HashOf(first.moments.m2)) << name;
+    result.x = JoinOutput(expected.grad_input, type);
+    EXPECT_EQ(HashOf(ChannelsLast(result).x), HashOf(JoinOutput(actual.grad_input, type))) << name;
+  }
+}
+
+std::vector<std::string> EngineNames() {
+  std::vector<std::string> names;
+  for (const EngineUnderTest& engine : EnginesUnderTest()) names.push_back(engine.name);
+  return names;
+}
+
+std::vector<Case> AllCases() {
+  auto loaded = LoadCases(NORMSERVE_CONFORMANCE_CASES);
+  if (!loaded.ok()) {
+    fprintf(stderr, "%s\n", loaded.status().ToString().c_str());
+    std::abort();
+  }
+  return *std::move(loaded);
+}
+
+INSTANTIATE_TEST_SUITE_P(, GradientTest,
+                         testing::Combine(testing::ValuesIn(EngineNames()), testing::ValuesIn(AllCases())),
+                         [](const auto& info) {
+                           return absl::StrCat(std::get<0>(info.param), "_", std::get<1>(info.param).name);
+                         });
+
+// A job or a buffer that an engine still holds when it ends fails here.
+class EnginesEndLast : public testing::Environment {
+ public:
+  void TearDown() override { DestroySharedEngines(); }
+};
+[[maybe_unused]] const auto* const engines_end_last = testing::AddGlobalTestEnvironment(new EnginesEndLast);
+
+}  // namespace
+}  // namespace normserve::conformance

@@ -129,8 +129,11 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
                                 .start_time = absl::Now(),
                                 .devices = chosen->devices,
                                 .max_message_bytes = options.max_message_bytes,
-                                .max_in_flight_bytes = options.max_in_flight_bytes};
-  auto service = std::make_unique<BatchNormServiceImpl>(registry, *chosen->engine, gate, std::move(description));
+                                .max_in_flight_bytes = options.max_in_flight_bytes,
+                                .max_saved_forward_bytes = options.max_saved_forward_bytes};
+  SavedForwardCache saved_forwards(options.max_saved_forward_bytes);
+  auto service =
+      std::make_unique<BatchNormServiceImpl>(registry, *chosen->engine, saved_forwards, gate, std::move(description));
   auto server = GrpcServer::Create(options, std::move(service), gate);
   if (!server.ok()) return Fail(server.status());
   const SessionLimits& limits = options.session_limits;
@@ -153,6 +156,7 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
                absl::FormatDuration(options.drain_timeout));
   if (!(*server)->Drain(options.drain_timeout)) spdlog::warn("calls beyond --drain-timeout were cancelled");
   server->reset();
+  saved_forwards.Clear();
   if (gate->WaitForBytes(kLastBytesTimeout)) {
     chosen->engine.reset();
   } else {

@@ -89,6 +89,8 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
   FlagGroup limits(app, "Limits");
   limits.Bytes("max-message-bytes", options.max_message_bytes, "Longest message received");
   limits.Bytes("max-in-flight-bytes", options.max_in_flight_bytes, "Bytes of requests in work at once");
+  limits.Bytes("max-saved-forward-bytes", options.max_saved_forward_bytes,
+               "Bytes of device memory for inputs kept for Backward; 0 keeps none");
   limits.Option("max-sessions", options.session_limits.max_sessions, "Sessions open at once")
       ->check(positive)
       ->type_name("COUNT");

@@ -1,10 +1,12 @@
 #include "server/rpc/batch_norm_service.h"
 
+#include "server/rpc/backward_messages.h"
 #include "server/rpc/forward_messages.h"
 #include "server/rpc/message_call.h"
 #include "server/rpc/server_info_message.h"
 #include "server/rpc/session_messages.h"
 #include "server/rpc/unary_call.h"
+#include "server/session/backward_call.h"
 #include "server/session/field_error.h"
 #include "server/session/forward_call.h"
 
@@ -95,7 +97,8 @@ Reactor* BatchNormServiceImpl::SetMode(Context* context, const grpc::ByteBuffer*
     if (absl::Status status = CheckGuardFields(guard); !status.ok()) return status;
     const auto mode = ReadMode(request.mode());
     if (!mode.ok()) return mode.status();
-    if (!mode->has_value()) return FieldError("mode", "mode is not set: send MODE_TRAIN (1) or MODE_EVAL (2)");
+    if (!mode->has_value())
+      return FieldError("mode", "mode is not set: send MODE_TRAIN (1), MODE_EVAL (2) or MODE_SHADOW (3)");
     const auto session = registry_.Find(request.name());
     if (!session.ok()) return session.status();
     const auto changed = (*session)->SetMode(guard, **mode);
@@ -142,11 +145,40 @@ void BatchNormServiceImpl::StartForward(UnaryCall* call, const grpc::ByteBuffer&
   if (absl::Status status = call->CheckSession(parsed->name); !status.ok()) return call->Answer(status);
   ForwardCall::Start(
       registry_, engine_, *std::move(parsed), [call] { return call->IsCancelled(); },
-      [call, reply, bytes = *std::move(bytes)](absl::StatusOr<ForwardReply> result) mutable {
+      [this, call, reply, bytes = *std::move(bytes)](absl::StatusOr<ForwardReply> result) mutable {
         const absl::Status status = result.status();
-        if (status.ok()) *reply = WriteForwardReply(*std::move(result), std::move(bytes));
+        if (status.ok()) *reply = WriteForwardReply(*result, KeepForBackward(*result), bytes);
         call->Answer(status);
       });
+}
+
+std::string BatchNormServiceImpl::KeepForBackward(const ForwardReply& reply) {
+  if (!reply.saved.has_value() || reply.saved->input == nullptr) return "";
+  return saved_forwards_.Keep(*reply.saved);
+}
+
+Reactor* BatchNormServiceImpl::Backward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) {
+  auto* call = new UnaryCall(context, "Backward");
+  StartBackwardCall(call, *request, reply);
+  return call;
+}
+
+void BatchNormServiceImpl::StartBackwardCall(UnaryCall* call, const grpc::ByteBuffer& request,
+                                             grpc::ByteBuffer* reply) {
+  if (absl::Status status = call->Enter(*gate_); !status.ok()) return call->Answer(status);
+  auto bytes = gate_->TakeBytes(static_cast<int64_t>(request.Length()));
+  if (!bytes.ok()) return call->Answer(bytes.status());
+  auto parsed = ReadBackwardRequest(request);
+  // As in StartForward.
+  const_cast<grpc::ByteBuffer&>(request).Clear();
+  if (!parsed.ok()) return call->Answer(parsed.status());
+  if (absl::Status status = call->CheckSession(parsed->name); !status.ok()) return call->Answer(status);
+  StartBackward(registry_, engine_, saved_forwards_, *std::move(parsed),
+                [call, reply, bytes = *std::move(bytes)](absl::StatusOr<BackwardReply> result) mutable {
+                  const absl::Status status = result.status();
+                  if (status.ok()) *reply = WriteBackwardReply(*result, bytes);
+                  call->Answer(status);
+                });
 }
 
 Reactor* BatchNormServiceImpl::GetStats(Context* context, const grpc::ByteBuffer* request_bytes,
@@ -157,7 +189,7 @@ Reactor* BatchNormServiceImpl::GetStats(Context* context, const grpc::ByteBuffer
                        [&]() -> absl::Status {
                          const auto session = registry_.Find(request.name());
                          if (!session.ok()) return session.status();
-                         return WriteStats(**session, request.channel_range(), *reply.add_sessions());
+                         return WriteStats(**session, request, *reply.add_sessions());
                        });
 }
 

@@ -4,6 +4,7 @@
 #include <grpcpp/support/byte_buffer.h>
 
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "kernels/engine.h"
@@ -11,12 +12,14 @@
 #include "server/rpc/call_gate.h"
 #include "server/rpc/server_description.h"
 #include "server/rpc/unary_call.h"
+#include "server/session/forward_request.h"
+#include "server/session/saved_forward_cache.h"
 #include "server/session/session_registry.h"
 
 namespace normserve {
 
-// Every method is raw and uses gRPC's callback API: Forward so that its tensor is never copied into a message, the
-// others as AnswerMessage says.
+// Every method is raw and uses gRPC's callback API: Forward and Backward so that tensors are never copied into a
+// message, the others as AnswerMessage says.
 using BatchNormServiceBase = v1::BatchNormService::WithRawCallbackMethod_CreateSession<
     v1::BatchNormService::WithRawCallbackMethod_GetSession<v1::BatchNormService::WithRawCallbackMethod_ListSessions<
         v1::BatchNormService::WithRawCallbackMethod_DeleteSession<
@@ -24,17 +27,22 @@ using BatchNormServiceBase = v1::BatchNormService::WithRawCallbackMethod_CreateS
                 v1::BatchNormService::WithRawCallbackMethod_SetMode<
                     v1::BatchNormService::WithRawCallbackMethod_SetParameters<
                         v1::BatchNormService::WithRawCallbackMethod_Forward<
-                            v1::BatchNormService::WithRawCallbackMethod_GetStats<
-                                v1::BatchNormService::WithRawCallbackMethod_GetServerInfo<
-                                    v1::BatchNormService::Service>>>>>>>>>>;
+                            v1::BatchNormService::WithRawCallbackMethod_Backward<
+                                v1::BatchNormService::WithRawCallbackMethod_GetStats<
+                                    v1::BatchNormService::WithRawCallbackMethod_GetServerInfo<
+                                        v1::BatchNormService::Service>>>>>>>>>>>;
 
 // Thread-safe. No method holds a lock or waits while a device works.
 class BatchNormServiceImpl final : public BatchNormServiceBase {
  public:
-  // `registry` and `engine` outlive the service.
-  BatchNormServiceImpl(SessionRegistry& registry, Engine& engine, std::shared_ptr<CallGate> gate,
-                       ServerDescription description)
-      : registry_(registry), engine_(engine), gate_(std::move(gate)), description_(std::move(description)) {}
+  // `registry`, `engine` and `saved_forwards` outlive the service.
+  BatchNormServiceImpl(SessionRegistry& registry, Engine& engine, SavedForwardCache& saved_forwards,
+                       std::shared_ptr<CallGate> gate, ServerDescription description)
+      : registry_(registry),
+        engine_(engine),
+        saved_forwards_(saved_forwards),
+        gate_(std::move(gate)),
+        description_(std::move(description)) {}
 
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;
@@ -47,14 +55,19 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   Reactor* SetMode(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* SetParameters(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* Forward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* Backward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetStats(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetServerInfo(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
 
  private:
   void StartForward(UnaryCall* call, const grpc::ByteBuffer& request, grpc::ByteBuffer* reply);
 
+  void StartBackwardCall(UnaryCall* call, const grpc::ByteBuffer& request, grpc::ByteBuffer* reply);
+  std::string KeepForBackward(const ForwardReply& reply);
+
   SessionRegistry& registry_;
   Engine& engine_;
+  SavedForwardCache& saved_forwards_;
   const std::shared_ptr<CallGate> gate_;
   const ServerDescription description_;
 };

@@ -3,6 +3,8 @@
 
 #include <grpcpp/support/byte_buffer.h>
 
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "server/rpc/call_gate.h"
 #include "server/session/forward_request.h"
@@ -15,7 +17,8 @@ namespace normserve {
 absl::StatusOr<ForwardRequest> ReadForwardRequest(const grpc::ByteBuffer& message);
 
 // A serialised normserve.v1.ForwardReply whose last slices are the engine's own memory. That memory and `bytes` are
-// given back when the transport is done with them.
-grpc::ByteBuffer WriteForwardReply(ForwardReply reply, CallGate::Pass bytes);
+// given back when the transport is done with them. `saved_forward` is the token, or empty.
+grpc::ByteBuffer WriteForwardReply(const ForwardReply& reply, const std::string& saved_forward,
+                                   const CallGate::Pass& bytes);
 
 }  // namespace normserve

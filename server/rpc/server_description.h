@@ -27,6 +27,7 @@ struct ServerDescription {
   std::vector<DeviceDescription> devices;  // the chosen one first; none with the reference engine
   int64_t max_message_bytes = 0;
   int64_t max_in_flight_bytes = 0;
+  int64_t max_saved_forward_bytes = 0;
 };
 
 }  // namespace normserve

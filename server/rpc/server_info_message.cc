@@ -22,6 +22,7 @@ void WriteServerInfo(const ServerDescription& description, const SessionLimits& 
   written->set_max_state_bytes(limits.max_state_bytes);
   written->set_max_num_features(limits.max_num_features);
   written->set_max_in_flight_bytes(description.max_in_flight_bytes);
+  written->set_max_saved_forward_bytes(description.max_saved_forward_bytes);
   message.set_num_sessions(usage.num_sessions);
   message.set_state_bytes(usage.state_bytes);
 }

@@ -1,6 +1,7 @@
 #include "server/rpc/session_messages.h"
 
 #include "absl/strings/str_cat.h"
+#include "server/rpc/config_message.h"
 #include "server/session/field_error.h"
 
 namespace normserve {
@@ -17,12 +18,19 @@ void WriteVector(const std::vector<T>& values, size_t first, size_t count, Field
 }
 
 void WriteStatistics(const SessionState& state, size_t first, size_t count, v1::RunningStatistics& message) {
+  if (state.running == nullptr) return;
   WriteVector(state.running->mean, first, count, *message.mutable_running_mean());
   WriteVector(state.running->variance, first, count, *message.mutable_running_var());
   message.set_num_batches_tracked(state.num_batches_tracked);
 }
 
 }  // namespace
+
+void WriteMoments(const Moments& moments, size_t first, size_t count, v1::Moments& message) {
+  message.set_count(moments.count);
+  WriteVector(moments.mean, first, count, *message.mutable_mean());
+  WriteVector(moments.m2, first, count, *message.mutable_m2());
+}
 
 absl::StatusOr<std::optional<Mode>> ReadMode(int mode) {
   switch (mode) {
@@ -32,12 +40,17 @@ absl::StatusOr<std::optional<Mode>> ReadMode(int mode) {
       return Mode::kTrain;
     case v1::MODE_EVAL:
       return Mode::kEval;
+    case v1::MODE_SHADOW:
+      return Mode::kShadow;
     default:
-      return FieldError("mode", absl::StrCat("mode is ", mode, ": send MODE_TRAIN (1) or MODE_EVAL (2)"));
+      return FieldError("mode",
+                        absl::StrCat("mode is ", mode, ": send MODE_TRAIN (1), MODE_EVAL (2) or MODE_SHADOW (3)"));
   }
 }
 
-v1::Mode WriteMode(Mode mode) { return mode == Mode::kTrain ? v1::MODE_TRAIN : v1::MODE_EVAL; }
+v1::Mode WriteMode(Mode mode) {
+  return mode == Mode::kTrain ? v1::MODE_TRAIN : mode == Mode::kEval ? v1::MODE_EVAL : v1::MODE_SHADOW;
+}
 
 absl::StatusOr<bool> ReadView(int view) {
   switch (view) {
@@ -56,10 +69,9 @@ absl::StatusOr<SessionDraft> ReadDraft(const v1::CreateSessionRequest& request) 
   const auto mode = ReadMode(request.mode());
   if (!mode.ok()) return mode.status();
   SessionDraft draft{.name = request.name(), .request_id = request.request_id(), .mode = mode->value_or(Mode::kTrain)};
-  const v1::SessionConfig& config = request.config();
-  draft.config.num_features = config.num_features();
-  if (config.has_epsilon()) draft.config.epsilon = config.epsilon();
-  if (config.has_momentum()) draft.config.momentum = config.momentum();
+  auto config = ReadConfig(request.config());
+  if (!config.ok()) return config.status();
+  draft.config = *config;
   const auto& parameters = request.parameters();
   draft.parameters.weight.assign(parameters.weight().begin(), parameters.weight().end());
   draft.parameters.bias.assign(parameters.bias().begin(), parameters.bias().end());
@@ -76,9 +88,7 @@ absl::StatusOr<SessionDraft> ReadDraft(const v1::CreateSessionRequest& request) 
 void WriteDescription(const SessionDescription& description, v1::Session& message) {
   message.set_name(description.name);
   message.set_uid(description.uid);
-  message.mutable_config()->set_num_features(description.config.num_features);
-  message.mutable_config()->set_epsilon(description.config.epsilon);
-  message.mutable_config()->set_momentum(description.config.momentum);
+  WriteConfig(description.config, *message.mutable_config());
   message.set_mode(WriteMode(description.mode));
   message.set_generation(description.generation);
   message.set_num_batches_tracked(description.num_batches_tracked);
@@ -91,13 +101,16 @@ void WriteSession(const Session& session, bool with_vectors, v1::Session& messag
   WriteDescription(session.Describe(*state), message);
   if (!with_vectors) return;
   const size_t num_features = state->parameters->weight.size();
-  WriteVector(state->parameters->weight, 0, num_features, *message.mutable_parameters()->mutable_weight());
-  WriteVector(state->parameters->bias, 0, num_features, *message.mutable_parameters()->mutable_bias());
-  WriteStatistics(*state, 0, num_features, *message.mutable_statistics());
+  if (state->config.affine) {
+    WriteVector(state->parameters->weight, 0, num_features, *message.mutable_parameters()->mutable_weight());
+    WriteVector(state->parameters->bias, 0, num_features, *message.mutable_parameters()->mutable_bias());
+  }
+  if (state->running != nullptr) WriteStatistics(*state, 0, num_features, *message.mutable_statistics());
 }
 
-absl::Status WriteStats(const Session& session, const v1::ChannelRange& range, v1::SessionStatistics& message) {
-  const auto state = session.Snapshot();
+absl::Status WriteStats(const Session& session, const v1::GetStatsRequest& request, v1::SessionStatistics& message) {
+  const auto [state, observations] = session.Observe();
+  const v1::ChannelRange& range = request.channel_range();
   const int64_t num_features = state->config.num_features;
   if (range.first() < 0 || range.first() >= num_features) {
     return FieldError("channel_range.first",
@@ -116,8 +129,13 @@ absl::Status WriteStats(const Session& session, const v1::ChannelRange& range, v
   message.set_generation(state->generation);
   message.set_mode(WriteMode(state->mode));
   message.set_first_channel(range.first());
-  WriteStatistics(*state, static_cast<size_t>(range.first()), static_cast<size_t>(count),
-                  *message.mutable_statistics());
+  const auto first = static_cast<size_t>(range.first()), size = static_cast<size_t>(count);
+  WriteStatistics(*state, first, size, *message.mutable_statistics());
+  const auto write = [&](const std::shared_ptr<const Moments>& moments, v1::Moments& to) {
+    if (moments != nullptr) WriteMoments(*moments, first, size, to);
+  };
+  if (request.return_last_batch()) write(observations.last_batch, *message.mutable_last_batch());
+  if (request.return_shadow()) write(observations.shadow, *message.mutable_shadow());
   return absl::OkStatus();
 }
 

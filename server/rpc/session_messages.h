@@ -26,7 +26,10 @@ void WriteDescription(const SessionDescription& description, v1::Session& messag
 void WriteSession(const Session& session, bool with_vectors, v1::Session& message);
 
 // Of the channels asked for. INVALID_ARGUMENT: the range leaves the session's channels.
-absl::Status WriteStats(const Session& session, const v1::ChannelRange& range, v1::SessionStatistics& message);
+absl::Status WriteStats(const Session& session, const v1::GetStatsRequest& request, v1::SessionStatistics& message);
+
+// Those of `count` channels from `first` on.
+void WriteMoments(const Moments& moments, size_t first, size_t count, v1::Moments& message);
 
 // The guards of any request that has all three.
 template <typename Request>

@@ -23,7 +23,11 @@ using google::protobuf::io::StringOutputStream;
 constexpr uint32_t kVarint = 0, kFixed64 = 1, kLengthDelimited = 2, kFixed32 = 5;
 
 constexpr uint32_t Tag(uint32_t field, uint32_t wire_type) { return field << 3 | wire_type; }
-constexpr uint32_t kInputTag = Tag(v1::ForwardRequest::kInputFieldNumber, kLengthDelimited);
+// The tensor of every message that has one, and the message that holds a second.
+constexpr uint32_t kTensorTag = Tag(v1::ForwardRequest::kInputFieldNumber, kLengthDelimited);
+static_assert(kTensorTag == Tag(v1::BackwardRequest::kGradOutputFieldNumber, kLengthDelimited));
+static_assert(kTensorTag == Tag(v1::ResentForward::kInputFieldNumber, kLengthDelimited));
+constexpr uint32_t kResentTag = Tag(v1::BackwardRequest::kResentFieldNumber, kLengthDelimited);
 constexpr uint32_t kDataTag = Tag(v1::Tensor::kDataFieldNumber, kLengthDelimited);
 
 class SliceInputStream final : public google::protobuf::io::ZeroCopyInputStream {
@@ -65,7 +69,7 @@ class SliceInputStream final : public google::protobuf::io::ZeroCopyInputStream 
 // A tensor without its values is its shape and little more: a dimension takes a byte here and eight once parsed.
 constexpr int kMaxTensorHeaderBytes = 4096;
 
-// Where input.data lies in the message.
+// Where the values of a tensor lie in the message.
 struct Range {
   int64_t offset = 0;
   int64_t size_bytes = 0;
@@ -74,16 +78,21 @@ struct Range {
 // Reads one message, from its first byte to its last.
 class Splitter {
  public:
-  Splitter(google::protobuf::io::ZeroCopyInputStream& stream, int size_bytes) : input_(&stream), end_(size_bytes) {}
+  // `resent` is null for a message that holds one tensor.
+  Splitter(google::protobuf::io::ZeroCopyInputStream& stream, int size_bytes, Range& values, Range* resent)
+      : input_(&stream), end_(size_bytes), values_(values), resent_(resent) {}
 
   // False: truncated or malformed.
-  bool Split(std::string& header, Range& values) {
+  bool Split(std::string& header) {
     StringOutputStream stream(&header);
     CodedOutputStream output(&stream);
     while (input_.CurrentPosition() < end_) {
       const uint32_t tag = input_.ReadTag();
       if (tag == 0) return false;
-      if (tag == kInputTag ? !SplitTensor(output, values) : !CopyField(tag, end_, end_, output)) return false;
+      const bool read = tag == kTensorTag              ? SplitTensor(end_, values_, output)
+                        : tag == kResentTag && resent_ ? SplitResent(output)
+                                                       : CopyField(tag, end_, end_, output);
+      if (!read) return false;
     }
     return true;
   }
@@ -94,10 +103,34 @@ class Splitter {
     return input_.ReadVarintSizeAsInt(length) && *length <= end - input_.CurrentPosition();
   }
 
-  // The tensor, without its values.
-  bool SplitTensor(CodedOutputStream& output, Range& values) {
+  // A message within the message that holds a tensor.
+  bool SplitResent(CodedOutputStream& output) {
     int length;
     if (!ReadLength(end_, &length)) return false;
+    const int end = input_.CurrentPosition() + length;
+    // One that comes again adds to the one before; of its tensor the last counts.
+    std::string resent;
+    {
+      StringOutputStream resent_stream(&resent);
+      CodedOutputStream resent_output(&resent_stream);
+      while (input_.CurrentPosition() < end) {
+        const uint32_t tag = input_.ReadTag();
+        if (tag == 0) return false;
+        const bool read = tag == kTensorTag ? SplitTensor(end, *resent_, resent_output)
+                                            : CopyField(tag, end, end - input_.CurrentPosition(), resent_output);
+        if (!read) return false;
+      }
+    }
+    output.WriteTag(kResentTag);
+    output.WriteVarint32(static_cast<uint32_t>(resent.size()));
+    output.WriteString(resent);
+    return input_.CurrentPosition() == end;
+  }
+
+  // The tensor, without its values.
+  bool SplitTensor(int limit, Range& values, CodedOutputStream& output) {
+    int length;
+    if (!ReadLength(limit, &length)) return false;
     const int end = input_.CurrentPosition() + length;
     std::string tensor;
     {
@@ -119,7 +152,7 @@ class Splitter {
         tensor_output.WriteVarint32(0);
       }
     }
-    output.WriteTag(kInputTag);
+    output.WriteTag(kTensorTag);
     output.WriteVarint32(static_cast<uint32_t>(tensor.size()));
     output.WriteString(tensor);
     return input_.CurrentPosition() == end;
@@ -159,6 +192,8 @@ class Splitter {
 
   CodedInputStream input_;
   const int end_;  // offset after the last byte of the message
+  Range& values_;
+  Range* const resent_;
 };
 
 std::vector<absl::Span<const std::byte>> PiecesOf(absl::Span<const grpc::Slice> slices, Range range) {
@@ -177,22 +212,32 @@ std::vector<absl::Span<const std::byte>> PiecesOf(absl::Span<const grpc::Slice> 
   return pieces;
 }
 
-}  // namespace
-
-absl::StatusOr<SplitMessage> SplitForwardRequest(absl::Span<const grpc::Slice> slices) {
+absl::StatusOr<SplitMessage> SplitRequest(absl::Span<const grpc::Slice> slices, absl::string_view type,
+                                          absl::string_view tensor, bool has_resent) {
   int64_t size_bytes = 0;
   for (const grpc::Slice& slice : slices) size_bytes += static_cast<int64_t>(slice.size());
   SliceInputStream stream(slices);
   SplitMessage message;
-  Range values;
+  Range values, resent;
   if (size_bytes > std::numeric_limits<int>::max() ||
-      !Splitter(stream, static_cast<int>(size_bytes)).Split(message.header, values)) {
+      !Splitter(stream, static_cast<int>(size_bytes), values, has_resent ? &resent : nullptr).Split(message.header)) {
     return FieldError("message",
-                      absl::StrCat("the message of ", size_bytes, " bytes is truncated or no serialised ",
-                                   "normserve.v1.ForwardRequest, or input.shape is too long: send it whole"));
+                      absl::StrCat("the message of ", size_bytes, " bytes is truncated or no serialised normserve.v1.",
+                                   type, ", or ", tensor, ".shape is too long: send it whole"));
   }
   message.values = PiecesOf(slices, values);
+  message.resent_values = PiecesOf(slices, resent);
   return message;
+}
+
+}  // namespace
+
+absl::StatusOr<SplitMessage> SplitForwardRequest(absl::Span<const grpc::Slice> slices) {
+  return SplitRequest(slices, "ForwardRequest", "input", /*has_resent=*/false);
+}
+
+absl::StatusOr<SplitMessage> SplitBackwardRequest(absl::Span<const grpc::Slice> slices) {
+  return SplitRequest(slices, "BackwardRequest", "grad_output", /*has_resent=*/true);
 }
 
 }  // namespace normserve

@@ -13,34 +13,6 @@
 namespace normserve {
 namespace {
 
-absl::Status ShapeMismatch(absl::string_view field, absl::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kShapeMismatch, message,
-                   {{"field", std::string(field)}});
-}
-
-// Dimensions and payload agree; nothing is allocated before this.
-absl::StatusOr<BatchShape> CheckTensor(const ForwardRequest& request) {
-  auto shape = BatchShape::FromDimensions(request.dimensions);
-  if (!shape.ok()) return shape.status();
-  int64_t size_bytes = 0;
-  for (const auto& piece : request.pieces) size_bytes += static_cast<int64_t>(piece.size());
-  if (size_bytes != shape->SizeBytes(ElementType::kFloat32)) {
-    return ShapeMismatch(
-        "input.data",
-        absl::StrCat("input.data has ", size_bytes, " bytes, input.shape ", DimensionsText(request.dimensions),
-                     " of FLOAT32 takes ", shape->SizeBytes(ElementType::kFloat32), ": send 4 bytes for each value"));
-  }
-  return shape;
-}
-
-absl::Status CheckChannels(const ForwardRequest& request, const BatchShape& shape, int64_t num_features) {
-  if (shape.num_features == num_features) return absl::OkStatus();
-  const absl::string_view rest = request.dimensions.size() > 2 ? ", ...]" : "]";
-  return ShapeMismatch("input.shape", absl::StrCat("input has ", shape.num_features, " channels, session \"",
-                                                   request.name, "\" has ", num_features, ": send [N, ", num_features,
-                                                   rest, "; input.shape is ", DimensionsText(request.dimensions)));
-}
-
 absl::Status CheckGiven(const Moments& given, int64_t num_features) {
   if (given.count < 1)
     return FieldError("given.count", absl::StrCat("given.count is ", given.count, ": send 1 or more"));
@@ -58,10 +30,10 @@ void ForwardCall::Start(const SessionRegistry& registry, Engine& engine, Forward
   if (absl::Status status = CheckGuardFields(request.guard); !status.ok()) return std::move(replied)(status);
   auto session = registry.Find(request.name);
   if (!session.ok()) return std::move(replied)(session.status());
-  auto shape = CheckTensor(request);
+  auto shape = CheckTensor("input", request.input);
   if (!shape.ok()) return std::move(replied)(shape.status());
   const int64_t num_features = (*session)->Snapshot()->config.num_features;
-  absl::Status status = CheckChannels(request, *shape, num_features);
+  absl::Status status = CheckChannels("input", request.input, request.name, *shape, num_features);
   if (status.ok() && request.normalize_with == NormalizedWith::kGiven) {
     status = CheckGiven(request.given, num_features);
   }
@@ -97,18 +69,16 @@ void ForwardCall::RunFirst(std::shared_ptr<const SessionState> snapshot) {
                                 .snapshot_generation = snapshot_->generation,
                                 .num_batches_tracked = snapshot_->num_batches_tracked,
                                 .normalized_with = normalized_with_};
-  if (shape_.batch_size == 0) {
-    return ReplyWith(unchanged, /*updated=*/false, ForwardResult{.moments = Moments{}});
-  }
+  if (shape_.batch_size == 0) return ReplyWith(unchanged, ForwardResult{.moments = Moments{}});
   std::shared_ptr<const NormalizationStatistics> given;
   if (normalized_with_ == NormalizedWith::kRunning) given = snapshot_->running;
   if (normalized_with_ == NormalizedWith::kGiven) given = GivenStatistics();
-  if (!updates_) {
-    return Submit(snapshot_->parameters, std::move(given), request_.return_batch_moments,
-                  [unchanged](ForwardCall& call, ForwardResult result) {
-                    call.ReplyWith(unchanged, /*updated=*/false, std::move(result));
-                  });
+  if (update_ == Update::kNone) {
+    return Submit(
+        snapshot_->parameters, std::move(given), request_.return_batch_moments,
+        [unchanged](ForwardCall& call, ForwardResult result) { call.ReplyWith(unchanged, std::move(result)); });
   }
+  unchanged_ = unchanged;
   Submit(snapshot_->parameters, std::move(given), /*want_moments=*/true, [](ForwardCall& call, ForwardResult result) {
     call.result_ = std::move(result);
     call.OnePartDone();
@@ -126,16 +96,21 @@ void ForwardCall::RunAgain(const ForwardAnswer& answer) {
   std::shared_ptr<const NormalizationStatistics> given = answer.running;
   if (answer.normalized_with == NormalizedWith::kGiven) given = GivenStatistics();
   Submit(answer.parameters, std::move(given), request_.return_batch_moments,
-         [answer](ForwardCall& call, ForwardResult result) {
-           call.ReplyWith(answer, /*updated=*/true, std::move(result));
-         });
+         [answer](ForwardCall& call, ForwardResult result) { call.ReplyWith(answer, std::move(result)); });
 }
 
 absl::Status ForwardCall::Resolve(std::shared_ptr<const SessionState> snapshot) {
   snapshot_ = std::move(snapshot);
-  const bool trains = request_.mode.value_or(snapshot_->mode) == Mode::kTrain;
-  normalized_with_ = request_.normalize_with.value_or(trains ? NormalizedWith::kBatch : NormalizedWith::kRunning);
-  updates_ = request_.update.value_or(trains);
+  const Mode mode = request_.mode.value_or(snapshot_->mode);
+  const bool tracked = snapshot_->config.track_running_stats;
+  normalized_with_ = request_.normalize_with.value_or(mode == Mode::kTrain || !tracked ? NormalizedWith::kBatch
+                                                                                       : NormalizedWith::kRunning);
+  const Update by_mode = mode == Mode::kTrain    ? (tracked ? Update::kRunning : Update::kNone)
+                         : mode == Mode::kShadow ? Update::kShadow
+                                                 : Update::kNone;
+  update_ = request_.update.value_or(by_mode);
+  if (!tracked && normalized_with_ == NormalizedWith::kRunning) return NotTracked("running", session_->name());
+  if (!tracked && update_ == Update::kRunning) return NotTracked("update", session_->name());
   if (absl::Status status = CheckExpectations(request_.guard, session_->name(), session_->uid(), snapshot_->generation);
       !status.ok()) {
     return status;
@@ -144,12 +119,12 @@ absl::Status ForwardCall::Resolve(std::shared_ptr<const SessionState> snapshot) 
 }
 
 absl::Status ForwardCall::CheckCount() const {
-  const bool uses_batch = updates_ || normalized_with_ == NormalizedWith::kBatch;
+  const bool uses_batch = update_ == Update::kRunning || normalized_with_ == NormalizedWith::kBatch;
   if (!uses_batch || shape_.ValuesPerChannel() > 1) return absl::OkStatus();
   return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kBatchTooSmall,
                    absl::StrCat("input.shape: Expected more than 1 value per channel when training, got input size "
                                 "torch.Size(",
-                                DimensionsText(request_.dimensions), "): send a larger batch or use mode EVAL"),
+                                DimensionsText(request_.input.dimensions), "): send a larger batch or use mode EVAL"),
                    {{"field", "input.shape"}});
 }
 
@@ -164,11 +139,14 @@ std::shared_ptr<const NormalizationStatistics> ForwardCall::GivenStatistics() co
 void ForwardCall::Submit(const std::shared_ptr<const AffineParameters>& parameters,
                          std::shared_ptr<const NormalizationStatistics> given, bool want_moments,
                          absl::AnyInvocable<void(ForwardCall&, ForwardResult) &&> next) {
-  ForwardJob job{.input = {.shape = shape_, .pieces = request_.pieces, .owner = request_.owner},
+  used_parameters_ = parameters;
+  used_given_ = given;
+  ForwardJob job{.input = request_.input.ToInput(shape_),
                  .parameters = parameters,
                  .epsilon = snapshot_->config.epsilon,
                  .given = std::move(given),
-                 .want_moments = want_moments};
+                 .want_moments = want_moments,
+                 .keep_input = request_.return_saved_forward};
   engine_.Forward(std::move(job),
                   [self = shared_from_this(), next = std::move(next)](absl::StatusOr<ForwardResult> result) mutable {
                     if (!result.ok()) return self->Fail(result.status());
@@ -182,28 +160,31 @@ void ForwardCall::OnePartDone() {
 
 void ForwardCall::Commit() {
   const Moments& moments = *result_->moments;
-  if (absl::Status status = CheckFinite(moments); !status.ok()) return Fail(std::move(status));
+  if (absl::Status status = CheckFinite(moments); !status.ok()) {
+    if (snapshot_->config.non_finite_policy == NonFinitePolicy::kReject) return Fail(std::move(status));
+    return ReplyWith(unchanged_, *std::move(result_));
+  }
   if (is_cancelled_()) return Fail(absl::CancelledError("cancelled before anything was changed"));
   auto answer = session_->CommitForward(
       request_.guard, fingerprint_,
-      ForwardCommit{.snapshot = snapshot_, .moments = moments, .normalized_with = normalized_with_});
+      ForwardCommit{.snapshot = snapshot_, .moments = moments, .normalized_with = normalized_with_, .update = update_});
   if (!answer.ok()) return Fail(answer.status());
   // A copy of this request may have been first, and computed with another state.
   const bool same_inputs = answer->parameters == snapshot_->parameters &&
                            (normalized_with_ != NormalizedWith::kRunning || answer->running == snapshot_->running) &&
                            answer->normalized_with == normalized_with_;
   if (!same_inputs) return RunAgain(*answer);
-  ReplyWith(*answer, /*updated=*/true, *std::move(result_));
+  ReplyWith(*answer, *std::move(result_));
 }
 
 absl::Status ForwardCall::CheckFinite(const Moments& moments) const {
   for (size_t c = 0; c < moments.mean.size(); ++c) {
     if (FitsFloat(moments.mean[c]) && FitsFloat(moments.m2[c])) continue;
-    const InputTensor input{.shape = shape_, .pieces = request_.pieces, .owner = request_.owner};
-    const auto found = FindNonFinite(input, static_cast<int64_t>(c));
+    const auto found = FindNonFinite(request_.input.ToInput(shape_), static_cast<int64_t>(c));
+    const int64_t positions = shape_.ValuesPerChannel() / request_.input.dimensions[0];  // of a sample
     const std::string what = found.has_value()
-                                 ? absl::StrCat("is ", found->value, " at sample ", found->index / shape_.spatial_size,
-                                                ", position ", found->index % shape_.spatial_size)
+                                 ? absl::StrCat("is ", found->value, " at sample ", found->index / positions,
+                                                ", position ", found->index % positions)
                                  : std::string("has moments that overflow float32");
     return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kNonFinite,
                      absl::StrCat("input.data: channel ", c, " ", what,
@@ -213,20 +194,43 @@ absl::Status ForwardCall::CheckFinite(const Moments& moments) const {
   return absl::OkStatus();
 }
 
-void ForwardCall::ReplyWith(const ForwardAnswer& answer, bool updated, ForwardResult result) {
+void ForwardCall::ReplyWith(const ForwardAnswer& answer, ForwardResult result) {
   ForwardReply reply{.uid = session_->uid(),
                      .generation = answer.generation,
                      .snapshot_generation = answer.snapshot_generation,
                      .num_batches_tracked = answer.num_batches_tracked,
                      .normalized_with = answer.normalized_with,
-                     .updated = updated,
-                     .dimensions = request_.dimensions,
+                     .update = answer.update,
+                     .return_normalization = request_.return_normalization,
+                     .type = request_.input.type,
+                     .layout = request_.input.layout,
+                     .dimensions = request_.input.dimensions,
                      .output = std::move(result.output)};
+  if (shape_.batch_size > 0 && (request_.return_saved_forward || request_.return_normalization)) {
+    reply.saved = SavedFor(result);
+  }
   if (request_.return_batch_moments) reply.batch_moments = std::move(result.moments);
   // The batch is not needed any more; the reply may take long to leave.
-  request_.pieces.clear();
-  request_.owner.reset();
+  request_.input.pieces.clear();
+  request_.input.owner.reset();
   std::move(replied_)(std::move(reply));
+}
+
+SavedForward ForwardCall::SavedFor(const ForwardResult& result) const {
+  SavedForward saved{.session_uid = session_->uid(),
+                     .input = result.kept_input,
+                     .type = request_.input.type,
+                     .layout = request_.input.layout,
+                     .dimensions = request_.input.dimensions,
+                     .normalization = used_given_,
+                     .parameters = used_parameters_,
+                     .from_batch = used_given_ == nullptr};
+  if (saved.from_batch) {
+    NormalizationStatistics used{.mean = result.moments->mean};
+    for (size_t c = 0; c < used.mean.size(); ++c) used.variance.push_back(result.moments->BiasedVariance(c));
+    saved.normalization = std::make_shared<const NormalizationStatistics>(std::move(used));
+  }
+  return saved;
 }
 
 void ForwardCall::Fail(absl::Status status) { std::move(replied_)(std::move(status)); }

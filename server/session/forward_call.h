@@ -52,7 +52,9 @@ class ForwardCall : public std::enable_shared_from_this<ForwardCall> {
   void OnePartDone();
   void Commit();
   absl::Status CheckFinite(const Moments& moments) const;
-  void ReplyWith(const ForwardAnswer& answer, bool updated, ForwardResult result);
+  void ReplyWith(const ForwardAnswer& answer, ForwardResult result);
+  // What a Backward of this batch needs to know.
+  SavedForward SavedFor(const ForwardResult& result) const;
   void Fail(absl::Status status);
 
   Engine& engine_;
@@ -65,7 +67,11 @@ class ForwardCall : public std::enable_shared_from_this<ForwardCall> {
   // Set by Resolve.
   std::shared_ptr<const SessionState> snapshot_;
   NormalizedWith normalized_with_ = NormalizedWith::kBatch;
-  bool updates_ = false;
+  Update update_ = Update::kNone;
+  // Of the newest Submit.
+  std::shared_ptr<const AffineParameters> used_parameters_;
+  std::shared_ptr<const NormalizationStatistics> used_given_;
+  ForwardAnswer unchanged_;  // what to answer if nothing is updated after all
 
   Fingerprint fingerprint_;
   absl::StatusOr<ForwardResult> result_ = absl::UnknownError("no result yet");

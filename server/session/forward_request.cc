@@ -14,8 +14,12 @@ Fingerprint FingerprintOf(const ForwardRequest& request) {
   }
   fingerprint.Add(choice(request.update))
       .Add(static_cast<int64_t>(request.return_batch_moments))
-      .Add(absl::Span<const int64_t>(request.dimensions))
-      .Add(absl::Span<const absl::Span<const std::byte>>(request.pieces));
+      .Add(static_cast<int64_t>(request.return_saved_forward))
+      .Add(static_cast<int64_t>(request.return_normalization))
+      .Add(static_cast<int64_t>(request.input.type))
+      .Add(static_cast<int64_t>(request.input.layout))
+      .Add(absl::Span<const int64_t>(request.input.dimensions))
+      .Add(absl::Span<const absl::Span<const std::byte>>(request.input.pieces));
   return fingerprint.Finish();
 }
 

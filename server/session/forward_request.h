@@ -7,7 +7,9 @@
 
 #include "kernels/batch_norm.h"
 #include "server/session/change_guard.h"
+#include "server/session/received_tensor.h"
 #include "server/session/request_memory.h"
+#include "server/session/saved_forward_cache.h"
 #include "server/session/session_config.h"
 
 namespace normserve {
@@ -18,12 +20,11 @@ struct ForwardRequest {
   std::optional<Mode> mode;                      // unset: the session's
   std::optional<NormalizedWith> normalize_with;  // unset: what the mode says
   Moments given;                                 // if normalize_with is kGiven: mean, and m2 / count for variance
-  std::optional<bool> update;                    // unset: what the mode says
+  std::optional<Update> update;                  // unset: what the mode says
   bool return_batch_moments = false;
-  // The batch, [N, C, *]: its dimensions as sent, and its bytes in pieces that `owner` keeps alive.
-  std::vector<int64_t> dimensions;
-  std::vector<absl::Span<const std::byte>> pieces;
-  std::shared_ptr<const void> owner;
+  bool return_saved_forward = false;
+  bool return_normalization = false;
+  ReceivedTensor input;
 };
 
 // Of all that the request says but its id. Reads the whole batch.
@@ -35,8 +36,14 @@ struct ForwardReply {
   int64_t snapshot_generation = 0;  // of the state it was computed with
   int64_t num_batches_tracked = 0;  // after the call
   NormalizedWith normalized_with = NormalizedWith::kBatch;
-  bool updated = false;
+  Update update = Update::kNone;
   std::optional<Moments> batch_moments;  // if they were asked for
+  // What Backward needs to know, if return_saved_forward or return_normalization asked for it; `input` only with the
+  // former. Nothing for an empty batch.
+  std::optional<SavedForward> saved;
+  bool return_normalization = false;
+  ElementType type = ElementType::kFloat32;
+  Layout layout = Layout::kChannelsFirst;
   std::vector<int64_t> dimensions;
   OutputTensor output;  // empty for an empty batch
 };

@@ -21,6 +21,13 @@ namespace normserve {
 // What a Forward normalised with.
 enum class NormalizedWith { kBatch, kRunning, kGiven };
 
+// What a Forward does to the session.
+enum class Update {
+  kNone,
+  kRunning,  // folds the batch into the running statistics and counts it
+  kShadow,   // merges it into the shadow moments
+};
+
 // What it takes to give an updating Forward's answer again from the resent batch: its numbers, and the vectors that
 // its output was computed with. (Statistics given in the request come again with the repeat.)
 struct ForwardAnswer {
@@ -28,6 +35,7 @@ struct ForwardAnswer {
   int64_t snapshot_generation = 0;
   int64_t num_batches_tracked = 0;
   NormalizedWith normalized_with = NormalizedWith::kBatch;
+  Update update = Update::kNone;
   std::shared_ptr<const AffineParameters> parameters;      // null: dropped, the output cannot be given again
   std::shared_ptr<const NormalizationStatistics> running;  // set if normalized_with is kRunning
 };

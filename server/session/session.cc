@@ -18,7 +18,8 @@ constexpr size_t kRememberedRequests = 1024;
 // Enough for all of them while Forwards use one set of parameters, or normalise with running statistics of up to 150
 // channels; a wide session keeps at least the last eight whatever they used, and still two when others keep too much.
 VectorLimits LimitsOf(int64_t num_features, std::shared_ptr<VectorBudget> budget) {
-  const int64_t state_bytes = StateSizeBytes(num_features);
+  // What one set of parameters and running statistics takes.
+  const int64_t state_bytes = 1024 + num_features * static_cast<int64_t>(2 * sizeof(float) + 2 * sizeof(double));
   return VectorLimits{
       .max_bytes = (int64_t{4} << 20) + 8 * state_bytes, .scarce_bytes = 2 * state_bytes, .budget = std::move(budget)};
 }
@@ -35,6 +36,11 @@ Session::Session(std::string name, SessionState first, absl::Time create_time, s
 std::shared_ptr<const SessionState> Session::Snapshot() const {
   absl::MutexLock lock(&state_mutex_);
   return state_;
+}
+
+Session::Observed Session::Observe() const {
+  absl::MutexLock lock(&state_mutex_);
+  return Observed{.state = state_, .observations = observations_};
 }
 
 SessionDescription Session::Describe(const SessionState& state) const {
@@ -70,26 +76,34 @@ absl::StatusOr<ForwardAnswer> Session::CommitForward(const ChangeGuard& guard, c
   if (!found.ok()) return found.status();
   if (*found != nullptr) return **found;
 
-  const std::shared_ptr<const SessionState> newest = Snapshot();
+  const auto [newest, observations] = Observe();
   if (is_deleted_ || newest->lineage != commit.snapshot->lineage) return LineageChanged(name_, is_deleted_);
   if (absl::Status status = CheckExpectations(guard, name_, uid_, newest->generation); !status.ok()) return status;
 
-  auto folded = FoldBatch(*newest->running, commit.moments, newest->config.momentum);
-  if (!folded.ok()) return folded.status();
   SessionState next = *newest;
-  next.running = std::make_shared<const NormalizationStatistics>(*std::move(folded));
-  next.num_batches_tracked += 1;
-  next.generation += 1;
-  next.update_time = absl::Now();
+  Observations observed = observations;
+  if (commit.update == Update::kShadow) {
+    const Moments before = observed.shadow == nullptr ? Moments{} : *observed.shadow;
+    observed.shadow = std::make_shared<const Moments>(MergeMoments(before, commit.moments));
+  } else {
+    next.num_batches_tracked += 1;
+    auto folded = FoldBatch(*newest->running, commit.moments, newest->config, next.num_batches_tracked);
+    if (!folded.ok()) return folded.status();
+    next.running = std::make_shared<const NormalizationStatistics>(*std::move(folded));
+    next.generation += 1;
+    next.update_time = absl::Now();
+    observed.last_batch = std::make_shared<const Moments>(commit.moments);
+  }
 
   ForwardAnswer answer{.generation = next.generation,
                        .snapshot_generation = commit.snapshot->generation,
                        .num_batches_tracked = next.num_batches_tracked,
                        .normalized_with = commit.normalized_with,
+                       .update = commit.update,
                        .parameters = commit.snapshot->parameters};
   if (commit.normalized_with == NormalizedWith::kRunning) answer.running = commit.snapshot->running;
   memory_.Remember(guard.request_id, fingerprint, answer);
-  Publish(std::move(next));
+  Publish(std::move(next), std::move(observed));
   return answer;
 }
 
@@ -97,12 +111,17 @@ absl::StatusOr<SessionDescription> Session::SetMode(const ChangeGuard& guard, Mo
   FingerprintBuilder fingerprint("SetMode");
   AddExpectations(guard, fingerprint);
   fingerprint.Add(static_cast<int64_t>(mode));
-  return ChangeState(guard, fingerprint.Finish(), [mode](SessionState& state) { state.mode = mode; });
+  return ChangeState(guard, fingerprint.Finish(), [mode](SessionState& state, Observations& observations) {
+    state.mode = mode;
+    if (mode == Mode::kShadow) observations.shadow = nullptr;
+  });
 }
 
 absl::StatusOr<SessionDescription> Session::SetParameters(const ChangeGuard& guard, std::vector<float> weight,
                                                           std::vector<float> bias) {
-  const int64_t num_features = Snapshot()->config.num_features;
+  const SessionConfig config = Snapshot()->config;
+  const int64_t num_features = config.num_features;
+  if (!config.affine) return NotAffine(name_);
   if (weight.empty() && bias.empty()) {
     return FieldError("parameters", absl::StrCat("parameters holds neither weight nor bias: send one or both, ",
                                                  num_features, " values each"));
@@ -115,7 +134,7 @@ absl::StatusOr<SessionDescription> Session::SetParameters(const ChangeGuard& gua
   FingerprintBuilder fingerprint("SetParameters");
   AddExpectations(guard, fingerprint);
   fingerprint.Add(absl::Span<const float>(weight)).Add(absl::Span<const float>(bias));
-  return ChangeState(guard, fingerprint.Finish(), [&](SessionState& state) {
+  return ChangeState(guard, fingerprint.Finish(), [&](SessionState& state, Observations&) {
     AffineParameters parameters = *state.parameters;
     if (!weight.empty()) parameters.weight = std::move(weight);
     if (!bias.empty()) parameters.bias = std::move(bias);
@@ -142,21 +161,24 @@ absl::StatusOr<SessionDescription> Session::ChangeState(const ChangeGuard& guard
   if (*found != nullptr) return **found;
   if (is_deleted_) return SessionNotFound(name_);
 
-  SessionState next = *Snapshot();
+  auto [newest, observations] = Observe();
+  SessionState next = *newest;
   if (absl::Status status = CheckExpectations(guard, name_, uid_, next.generation); !status.ok()) return status;
-  change(next);
+  change(next, observations);
   next.generation += 1;
   next.update_time = absl::Now();
   SessionDescription description = Describe(next);
   memory_.Remember(guard.request_id, fingerprint, description);
-  Publish(std::move(next));
+  Publish(std::move(next), std::move(observations));
   return description;
 }
 
-void Session::Publish(SessionState next) {
+void Session::Publish(SessionState next, Observations observations) {
   auto state = std::make_shared<const SessionState>(std::move(next));
   absl::MutexLock lock(&state_mutex_);
+  // What was there is freed after the lock.
   state_.swap(state);
+  std::swap(observations_, observations);
 }
 
 }  // namespace normserve

@@ -22,6 +22,13 @@ struct ForwardCommit {
   std::shared_ptr<const SessionState> snapshot;  // the state it was computed with
   Moments moments;                               // of the batch, finite, count >= 2
   NormalizedWith normalized_with = NormalizedWith::kBatch;
+  Update update = Update::kRunning;  // kRunning or kShadow
+};
+
+// Moments that a session keeps beside its state. Null: no batch so far.
+struct Observations {
+  std::shared_ptr<const Moments> last_batch;  // of the newest batch that updated the running statistics
+  std::shared_ptr<const Moments> shadow;      // of all that updated the shadow moments since SHADOW began, merged
 };
 
 // A session's state is an immutable snapshot; only this class makes a new one. A change is made whole or not at all.
@@ -41,6 +48,13 @@ class Session {
   // The newest state. Never waits for a commit.
   std::shared_ptr<const SessionState> Snapshot() const ABSL_LOCKS_EXCLUDED(state_mutex_);
 
+  // What is kept beside the newest state, as of the same moment.
+  struct Observed {
+    std::shared_ptr<const SessionState> state;
+    Observations observations;
+  };
+  Observed Observe() const ABSL_LOCKS_EXCLUDED(state_mutex_);
+
   // This session as it is, or was, in `state`.
   SessionDescription Describe(const SessionState& state) const;
 
@@ -56,17 +70,18 @@ class Session {
                                                       const Fingerprint& fingerprint) const
       ABSL_LOCKS_EXCLUDED(commit_mutex_);
 
-  // Folds a batch into the newest state and returns what to answer. If `guard.request_id` was committed meanwhile, by
-  // a copy of the same request, returns that answer and changes nothing.
+  // Folds a batch into the newest state, or merges it into the shadow moments, and returns what to answer. If
+  // `guard.request_id` was committed meanwhile, by a copy of the same request, returns that answer and changes nothing.
   // ABORTED: LINEAGE_CHANGED, GENERATION_MISMATCH, UID_MISMATCH. INVALID_ARGUMENT: REQUEST_ID_REUSED, NON_FINITE.
   absl::StatusOr<ForwardAnswer> CommitForward(const ChangeGuard& guard, const Fingerprint& fingerprint,
                                               const ForwardCommit& commit) ABSL_LOCKS_EXCLUDED(commit_mutex_);
 
-  // Sets what a Forward admitted from now on does by default. Errors as CommitForward, and NOT_FOUND once deleted.
+  // Sets what a Forward admitted from now on does by default; kShadow drops the shadow moments so far. Errors as
+  // CommitForward, and NOT_FOUND once deleted.
   absl::StatusOr<SessionDescription> SetMode(const ChangeGuard& guard, Mode mode) ABSL_LOCKS_EXCLUDED(commit_mutex_);
 
   // Replaces weight, bias or both (an empty one stays) and starts a new lineage. Errors as SetMode, and
-  // INVALID_ARGUMENT if both are empty, a length is not C or a value is not finite.
+  // INVALID_ARGUMENT if both are empty, a length is not C or a value is not finite; FAILED_PRECONDITION (NOT_AFFINE).
   absl::StatusOr<SessionDescription> SetParameters(const ChangeGuard& guard, std::vector<float> weight,
                                                    std::vector<float> bias) ABSL_LOCKS_EXCLUDED(commit_mutex_);
 
@@ -79,7 +94,7 @@ class Session {
   template <typename Change>
   absl::StatusOr<SessionDescription> ChangeState(const ChangeGuard& guard, const Fingerprint& fingerprint,
                                                  Change change) ABSL_LOCKS_EXCLUDED(commit_mutex_);
-  void Publish(SessionState next) ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mutex_);
+  void Publish(SessionState next, Observations observations) ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mutex_);
 
   // Constant.
   const std::string name_;
@@ -91,9 +106,10 @@ class Session {
   bool is_deleted_ ABSL_GUARDED_BY(commit_mutex_) = false;
   RequestMemory memory_ ABSL_GUARDED_BY(commit_mutex_);
 
-  // Held to copy or replace one pointer. Replaced only under commit_mutex_ too.
+  // Held to copy or replace a few pointers. Replaced only under commit_mutex_ too.
   mutable absl::Mutex state_mutex_;
   std::shared_ptr<const SessionState> state_ ABSL_GUARDED_BY(state_mutex_);
+  Observations observations_ ABSL_GUARDED_BY(state_mutex_);
 };
 
 }  // namespace normserve

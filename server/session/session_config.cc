@@ -7,6 +7,15 @@
 
 namespace normserve {
 
+SessionConfig ConventionDefaults(Convention convention) {
+  SessionConfig config{.convention = convention};
+  if (convention == Convention::kPyTorch) return config;
+  config.running_variance = RunningVariance::kBiased;
+  if (convention == Convention::kKeras) config.epsilon = 1e-3;
+  if (convention != Convention::kOnnx) config.momentum = 0.01;
+  return config;
+}
+
 absl::Status CheckConfig(const SessionConfig& config, int64_t max_num_features) {
   if (config.num_features < 1 || config.num_features > max_num_features) {
     return FieldError("config.num_features",
@@ -19,6 +28,11 @@ absl::Status CheckConfig(const SessionConfig& config, int64_t max_num_features) 
   }
   if (!std::isfinite(config.momentum)) {
     return FieldError("config.momentum", absl::StrCat("config.momentum is ", config.momentum, ": send a finite value"));
+  }
+  if (config.averaging == Averaging::kZeroDebiased && (config.momentum <= 0 || config.momentum > 1)) {
+    return FieldError(
+        "config.zero_debiased.momentum",
+        absl::StrCat("config.zero_debiased.momentum is ", config.momentum, ": send a value above 0 and at most 1"));
   }
   return absl::OkStatus();
 }

@@ -38,4 +38,19 @@ absl::Status AnswerDropped(absl::string_view name, absl::string_view request_id,
                    {{"session", std::string(name)}, {"generation", absl::StrCat(generation)}});
 }
 
+absl::Status NotTracked(absl::string_view field, absl::string_view name) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, ErrorReason::kNotTracked,
+      absl::StrCat(field, " asks for running statistics, and session \"", name,
+                   "\" tracks none (track_running_stats is false): normalise with the batch and update NONE"),
+      {{"field", std::string(field)}, {"session", std::string(name)}});
+}
+
+absl::Status NotAffine(absl::string_view name) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, ErrorReason::kNotAffine,
+      absl::StrCat("session \"", name, "\" has no weight and bias (affine is false): create one with affine"),
+      {{"field", "parameters"}, {"session", std::string(name)}});
+}
+
 }  // namespace normserve

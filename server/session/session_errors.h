@@ -21,4 +21,10 @@ absl::Status RequestIdReused(absl::string_view request_id);
 // FAILED_PRECONDITION (ANSWER_DROPPED): the request was applied, but its output cannot be computed again.
 absl::Status AnswerDropped(absl::string_view name, absl::string_view request_id, int64_t generation);
 
+// FAILED_PRECONDITION (NOT_TRACKED): `field` asks for running statistics of a session that has none.
+absl::Status NotTracked(absl::string_view field, absl::string_view name);
+
+// FAILED_PRECONDITION (NOT_AFFINE): parameters for a session without any.
+absl::Status NotAffine(absl::string_view name);
+
 }  // namespace normserve

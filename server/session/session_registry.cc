@@ -25,6 +25,13 @@ absl::Status CheckDraft(const SessionDraft& draft, int64_t max_num_features) {
   absl::Status status = CheckGuardFields({.request_id = draft.request_id});
   if (status.ok() && !draft.name.empty()) status = CheckSessionName("name", draft.name);
   if (status.ok()) status = CheckConfig(draft.config, max_num_features);
+  if (status.ok() && !draft.config.affine && !(draft.parameters.weight.empty() && draft.parameters.bias.empty())) {
+    status = FieldError("parameters", "parameters are set, but config.affine is false: leave one of them out");
+  }
+  if (status.ok() && !draft.config.track_running_stats && draft.statistics.has_value()) {
+    status =
+        FieldError("statistics", "statistics are set, but config.track_running_stats is false: leave one of them out");
+  }
   if (status.ok() && !draft.parameters.weight.empty()) {
     status = CheckVector<float>("parameters.weight", draft.parameters.weight, num_features);
   }
@@ -48,7 +55,13 @@ Fingerprint FingerprintOf(const SessionDraft& draft) {
   fingerprint.Add(absl::string_view(draft.name))
       .Add(draft.config.num_features)
       .Add(draft.config.epsilon)
+      .Add(static_cast<int64_t>(draft.config.averaging))
       .Add(draft.config.momentum)
+      .Add(static_cast<int64_t>(draft.config.affine))
+      .Add(static_cast<int64_t>(draft.config.track_running_stats))
+      .Add(static_cast<int64_t>(draft.config.running_variance))
+      .Add(static_cast<int64_t>(draft.config.non_finite_policy))
+      .Add(static_cast<int64_t>(draft.config.convention))
       .Add(static_cast<int64_t>(draft.mode))
       .Add(absl::Span<const float>(draft.parameters.weight))
       .Add(absl::Span<const float>(draft.parameters.bias))
@@ -66,6 +79,7 @@ SessionState FirstState(SessionDraft draft) {
   if (draft.parameters.weight.empty()) draft.parameters.weight.assign(num_features, 1.0f);
   if (draft.parameters.bias.empty()) draft.parameters.bias.assign(num_features, 0.0f);
   state.parameters = std::make_shared<const AffineParameters>(std::move(draft.parameters));
+  if (!draft.config.track_running_stats) return state;
   if (!draft.statistics.has_value()) {
     draft.statistics.emplace();
     draft.statistics->mean.assign(num_features, 0.0);

@@ -16,7 +16,7 @@ struct SessionState {
   SessionConfig config;
   Mode mode = Mode::kTrain;
   std::shared_ptr<const AffineParameters> parameters;      // [C] each
-  std::shared_ptr<const NormalizationStatistics> running;  // [C] each
+  std::shared_ptr<const NormalizationStatistics> running;  // [C] each; null if the session tracks none
   int64_t num_batches_tracked = 0;
   // Changes the state has seen; never set back.
   int64_t generation = 0;
@@ -25,7 +25,8 @@ struct SessionState {
   absl::Time update_time;
 };
 
-// Bytes that a session of `num_features` channels is charged with: its four vectors and a fixed share. The largest
+// Bytes that a session of `num_features` channels is charged with: its vectors (parameters, running statistics, and the
+// moments that are kept beside the state) and a fixed share. The largest
 // int64_t where they would be more.
 int64_t StateSizeBytes(int64_t num_features);
 

@@ -104,9 +104,9 @@ TEST_F(BadInputTest, ForwardsThatDoNotFitAreRefused) {
          r.mutable_input()->mutable_data()->replace(8, 4, reinterpret_cast<const char*>(&nan), 4);
        },
        bad, "NON_FINITE", "input.data"},
-      {"unknown mode", [](auto& r) { r.set_mode(static_cast<v1::Mode>(3)); }, bad, "INVALID_FIELD", "mode"},
+      {"unknown mode", [](auto& r) { r.set_mode(static_cast<v1::Mode>(4)); }, bad, "INVALID_FIELD", "mode"},
       {"unknown update", [](auto& r) { r.set_update(static_cast<v1::Update>(77)); }, bad, "INVALID_FIELD", "update"},
-      {"unknown type", [](auto& r) { r.mutable_input()->set_data_type(static_cast<v1::DataType>(2)); }, bad,
+      {"unknown type", [](auto& r) { r.mutable_input()->set_data_type(static_cast<v1::DataType>(4)); }, bad,
        "INVALID_FIELD", "input.data_type"},
       {"unknown layout", [](auto& r) { r.mutable_input()->set_layout(static_cast<v1::Layout>(-1)); }, bad,
        "INVALID_FIELD", "input.layout"},
@@ -171,13 +171,13 @@ TEST_F(BadInputTest, SessionsThatCannotBeAreRefused) {
       {"config.epsilon", [](auto& r) { r.mutable_config()->set_epsilon(-1); }},
       {"config.momentum", [](auto& r) { r.mutable_config()->set_momentum(kInfinity); }},
       {"config.momentum", [](auto& r) { r.mutable_config()->set_momentum(kNaN); }},
-      // affine, which a later version of the contract has.
-      {"SessionConfig.6",
-       [](auto& r) { r.mutable_config()->GetReflection()->MutableUnknownFields(r.mutable_config())->AddVarint(6, 0); }},
+      // durability, which a later version of the contract has.
+      {"SessionConfig.10",
+       [](auto& r) { r.mutable_config()->GetReflection()->MutableUnknownFields(r.mutable_config())->AddVarint(10, 0); }},
       {"name", [](auto& r) { r.set_name("a b"); }},
       {"name", [](auto& r) { r.set_name("a/"); }},
       {"name", [](auto& r) { r.set_name(std::string(256, 'a')); }},
-      {"mode", [](auto& r) { r.set_mode(static_cast<v1::Mode>(3)); }},
+      {"mode", [](auto& r) { r.set_mode(static_cast<v1::Mode>(4)); }},
       {"parameters.weight", [](auto& r) { r.mutable_parameters()->add_weight(1); }},
       {"parameters.bias",
        [](auto& r) {
@@ -218,7 +218,7 @@ TEST_F(BadInputTest, TakenNamesAndUnknownSessionsAreRefused) {
               Fails(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND"));
   EXPECT_THAT(client_.SetMode("nobody", v1::MODE_EVAL), Fails(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND"));
   EXPECT_THAT(client_.SetMode("a", v1::MODE_UNSPECIFIED), Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
-  EXPECT_THAT(client_.SetMode("a", static_cast<v1::Mode>(3)), Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
+  EXPECT_THAT(client_.SetMode("a", static_cast<v1::Mode>(4)), Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
   v1::GetStatsRequest stats;
   stats.set_name("a");
   v1::GetStatsReply stats_reply;

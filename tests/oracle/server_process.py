@@ -150,16 +150,21 @@ class ServerTestCase(unittest.TestCase):
             self.server.show_log()
 
 
-def tensor(array):
-    """A numpy array as a message."""
-    array = np.ascontiguousarray(array, dtype="<f4")
-    return tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=array.shape,
-                             layout=tensor_pb2.LAYOUT_CHANNELS_FIRST, data=array.tobytes())
+def tensor(array, layout=tensor_pb2.LAYOUT_CHANNELS_FIRST):
+    """A numpy array as a message: float16 as FLOAT16, all else as FLOAT32."""
+    array = np.ascontiguousarray(array)
+    array = array.astype("<f2" if array.dtype == np.float16 else "<f4")
+    data_type = tensor_pb2.DATA_TYPE_FLOAT16 if array.itemsize == 2 else tensor_pb2.DATA_TYPE_FLOAT32
+    return tensor_pb2.Tensor(data_type=data_type, shape=array.shape, layout=layout, data=array.tobytes())
 
 
 def array(message):
-    """A message as a numpy array."""
-    return np.frombuffer(message.data, dtype="<f4").reshape(tuple(message.shape))
+    """A message as a numpy array; BFLOAT16 as float32."""
+    if message.data_type == tensor_pb2.DATA_TYPE_BFLOAT16:
+        bits = np.frombuffer(message.data, dtype="<u2").astype("<u4") << 16
+        return bits.view("<f4").reshape(tuple(message.shape))
+    dtype = "<f2" if message.data_type == tensor_pb2.DATA_TYPE_FLOAT16 else "<f4"
+    return np.frombuffer(message.data, dtype=dtype).reshape(tuple(message.shape))
 
 
 def statistics_of(stub, name):

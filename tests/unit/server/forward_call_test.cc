@@ -55,7 +55,7 @@ class ForwardCallTest : public testing::Test {
 TEST_F(ForwardCallTest, TrainingNormalisesWithTheBatchAndFoldsItIn) {
   const auto reply = Run(MakeForward("a", kShape, kBatch));
   ASSERT_TRUE(reply.ok()) << reply.status();
-  EXPECT_TRUE(reply->updated);
+  EXPECT_EQ(reply->update, Update::kRunning);
   EXPECT_EQ(reply->normalized_with, NormalizedWith::kBatch);
   EXPECT_EQ(reply->snapshot_generation, 0);
   EXPECT_EQ(reply->generation, 1);
@@ -74,7 +74,7 @@ TEST_F(ForwardCallTest, EvaluationChangesNothing) {
   request.return_batch_moments = true;
   const auto reply = Run(request);
   ASSERT_TRUE(reply.ok()) << reply.status();
-  EXPECT_FALSE(reply->updated);
+  EXPECT_EQ(reply->update, Update::kNone);
   EXPECT_EQ(reply->normalized_with, NormalizedWith::kRunning);
   EXPECT_EQ(reply->batch_moments->count, 4);
   EXPECT_EQ(session_->Snapshot(), before);
@@ -83,13 +83,13 @@ TEST_F(ForwardCallTest, EvaluationChangesNothing) {
 TEST_F(ForwardCallTest, TheCallsOwnChoicesOverrideTheMode) {
   ForwardRequest request = MakeForward("a", kShape, kBatch);
   request.mode = Mode::kEval;
-  EXPECT_FALSE(Run(request)->updated);
-  request.update = true;
+  EXPECT_EQ(Run(request)->update, Update::kNone);
+  request.update = Update::kRunning;
   request.normalize_with = NormalizedWith::kGiven;
   request.given = {.count = 4, .mean = {1, 2}, .m2 = {4, 16}};
   const auto reply = Run(request);
   ASSERT_TRUE(reply.ok()) << reply.status();
-  EXPECT_TRUE(reply->updated);
+  EXPECT_EQ(reply->update, Update::kRunning);
   EXPECT_EQ(reply->normalized_with, NormalizedWith::kGiven);
   EXPECT_NEAR(Values(reply->output)[3], (40 - 2) / std::sqrt(4 + 1e-5), 1e-5);
   // What is folded in is the batch.
@@ -141,9 +141,9 @@ TEST_F(ForwardCallTest, OneValuePerChannelIsFineWhereTheBatchIsNotUsed) {
   const auto reply = Run(request);
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_EQ(reply->batch_moments->count, 1);
-  request.update = true;
+  request.update = Update::kRunning;
   EXPECT_THAT(Run(request).status(), Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kBatchTooSmall));
-  request.update = false;
+  request.update = Update::kNone;
   request.normalize_with = NormalizedWith::kBatch;
   EXPECT_THAT(Run(request).status(), Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kBatchTooSmall));
 }
@@ -154,7 +154,7 @@ TEST_F(ForwardCallTest, AnEmptyBatchGivesAnEmptyOutputAndIsNotCounted) {
   request.return_batch_moments = true;
   const auto reply = Run(request);
   ASSERT_TRUE(reply.ok()) << reply.status();
-  EXPECT_FALSE(reply->updated);
+  EXPECT_EQ(reply->update, Update::kNone);
   EXPECT_EQ(reply->batch_moments->count, 0);
   EXPECT_TRUE(reply->output.pieces.empty());
   EXPECT_EQ(reply->dimensions, std::vector<int64_t>({0, 2, 5, 5}));
@@ -193,7 +193,7 @@ TEST_F(ForwardCallTest, ANonFiniteBatchNeverEntersTheStatistics) {
   EXPECT_EQ(session_->Snapshot(), before);
   // Where nothing is updated it passes through.
   ForwardRequest request = MakeForward("a", kShape, batch);
-  request.update = false;
+  request.update = Update::kNone;
   EXPECT_TRUE(Run(request).ok());
 }
 
@@ -271,7 +271,7 @@ TEST_F(ForwardCallTest, ARepeatGivesTheFirstAnswerBitForBitAndChangesNothing) {
     ForwardRequest request = MakeForward("a", kShape, kBatch, absl::StrCat("id", static_cast<int>(with)));
     request.normalize_with = with;
     request.given = {.count = 4, .mean = {1, 2}, .m2 = {4, 16}};
-    request.update = true;
+    request.update = Update::kRunning;
     request.return_batch_moments = true;
     request.guard.expected_generation = session_->Snapshot()->generation;
     const auto first = Run(request);
@@ -287,7 +287,7 @@ TEST_F(ForwardCallTest, ARepeatGivesTheFirstAnswerBitForBitAndChangesNothing) {
     EXPECT_EQ(repeat->snapshot_generation, first->snapshot_generation);
     EXPECT_EQ(repeat->num_batches_tracked, first->num_batches_tracked);
     EXPECT_EQ(repeat->normalized_with, with);
-    EXPECT_TRUE(repeat->updated);
+    EXPECT_EQ(repeat->update, Update::kRunning);
     EXPECT_EQ(repeat->batch_moments->m2, first->batch_moments->m2);
     EXPECT_EQ(session_->Snapshot(), before);
   }
@@ -297,7 +297,7 @@ TEST_F(ForwardCallTest, ARepeatIsARepeatEvenIfItWouldNotUpdateByNow) {
   const auto first = Run(MakeForward("a", kShape, kBatch, "id"));
   ASSERT_TRUE(session_->SetMode({}, Mode::kEval).ok());
   const auto repeat = Run(MakeForward("a", kShape, kBatch, "id"));
-  EXPECT_TRUE(repeat->updated);
+  EXPECT_EQ(repeat->update, Update::kRunning);
   EXPECT_EQ(Values(repeat->output), Values(first->output));
 }
 
@@ -316,8 +316,8 @@ TEST_F(ForwardCallTest, AnIdWithAnotherPayloadIsRefused) {
 TEST_F(ForwardCallTest, WhereTheBytesAreCutIsNoOtherPayload) {
   const auto first = Run(MakeForward("a", kShape, kBatch, "id"));
   ForwardRequest request = MakeForward("a", kShape, kBatch, "id");
-  const auto whole = request.pieces[0];
-  request.pieces = {whole.subspan(0, 5), whole.subspan(5, 1), whole.subspan(6)};
+  const auto whole = request.input.pieces[0];
+  request.input.pieces = {whole.subspan(0, 5), whole.subspan(5, 1), whole.subspan(6)};
   EXPECT_EQ(Values(Run(request)->output), Values(first->output));
 }
 
@@ -338,7 +338,7 @@ TEST_F(ForwardCallTest, TwoCopiesAtOnceCommitOnceAndGetTheSameAnswer) {
 TEST_F(ForwardCallTest, ACopyThatComputedWithAnotherStateIsComputedAgain) {
   ForwardRequest request = MakeForward("a", kShape, kBatch, "id");
   request.normalize_with = NormalizedWith::kRunning;
-  request.update = true;
+  request.update = Update::kRunning;
   const Reply first = Start(request);
   ASSERT_EQ(engine_.num_held(), 1u);
   // Another update comes between the two copies.
@@ -401,6 +401,83 @@ TEST_F(ForwardCallTest, AnUnknownSessionAndAnIllegalNameAreToldApart) {
               Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
   EXPECT_THAT(Run(MakeForward("b/", kShape, kBatch)).status(),
               Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField));
+}
+
+TEST_F(ForwardCallTest, ASkippedBatchIsNormalisedAndChangesNothing) {
+  ASSERT_TRUE(
+      registry_.Create({.name = "s", .config = {.num_features = 2, .non_finite_policy = NonFinitePolicy::kSkipUpdate}})
+          .ok());
+  std::vector<float> batch = kBatch;
+  batch[2] = INFINITY;
+  const auto before = (*registry_.Find("s"))->Snapshot();
+  const auto reply = Run(MakeForward("s", kShape, batch, "id"));
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->update, Update::kNone);
+  EXPECT_EQ(reply->generation, 0);
+  EXPECT_TRUE(std::isnan(Values(reply->output)[2]));
+  EXPECT_NEAR(Values(reply->output)[0], -1.5 / std::sqrt(1.25 + 1e-5), 1e-6);  // the other channel
+  EXPECT_EQ((*registry_.Find("s"))->Snapshot(), before);
+  EXPECT_EQ(Run(MakeForward("s", kShape, kBatch))->update, Update::kRunning);
+}
+
+TEST_F(ForwardCallTest, ShadowMomentsMergeBesideTheStateAtMostOnce) {
+  ASSERT_TRUE(session_->SetMode({}, Mode::kShadow).ok());
+  const auto before = session_->Snapshot();
+  const auto first = Run(MakeForward("a", kShape, kBatch, "id"));
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(first->update, Update::kShadow);
+  EXPECT_EQ(first->normalized_with, NormalizedWith::kRunning);
+  const auto again = Run(MakeForward("a", kShape, kBatch, "id"));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(Values(again->output), Values(first->output));
+  EXPECT_EQ(again->update, Update::kShadow);
+  ASSERT_TRUE(Run(MakeForward("a", kShape, kOtherBatch)).ok());
+  const Session::Observed observed = session_->Observe();
+  EXPECT_EQ(observed.state->generation, before->generation);
+  EXPECT_EQ(observed.state->running, before->running);
+  EXPECT_EQ(observed.observations.shadow->count, 8);
+  EXPECT_DOUBLE_EQ(observed.observations.shadow->mean[0], (1 + 2 + 3 + 4 + 9 + 8 + 7 + 7) / 8.0);
+  EXPECT_EQ(observed.observations.last_batch, nullptr);
+  ASSERT_TRUE(session_->SetMode({}, Mode::kShadow).ok());
+  EXPECT_EQ(session_->Observe().observations.shadow, nullptr);
+}
+
+TEST_F(ForwardCallTest, WithoutRunningStatisticsTheBatchIsUsedInEveryMode) {
+  ASSERT_TRUE(registry_.Create({.name = "u", .config = {.num_features = 2, .track_running_stats = false}}).ok());
+  const auto session = *registry_.Find("u");
+  const auto train = Run(MakeForward("u", kShape, kBatch));
+  ASSERT_TRUE(train.ok()) << train.status();
+  EXPECT_EQ(train->update, Update::kNone);
+  EXPECT_EQ(train->generation, 0);
+  ForwardRequest eval = MakeForward("u", kShape, kBatch);
+  eval.mode = Mode::kEval;
+  EXPECT_EQ(Values(Run(eval)->output), Values(train->output));
+  ForwardRequest running = MakeForward("u", kShape, kBatch);
+  running.normalize_with = NormalizedWith::kRunning;
+  EXPECT_THAT(Run(running).status(), Fails(absl::StatusCode::kFailedPrecondition, ErrorReason::kNotTracked));
+  ForwardRequest update = MakeForward("u", kShape, kBatch);
+  update.update = Update::kRunning;
+  EXPECT_THAT(Run(update).status(), Fails(absl::StatusCode::kFailedPrecondition, ErrorReason::kNotTracked));
+}
+
+TEST_F(ForwardCallTest, ChannelsInTheOtherPlaceAreNamedWithTheLayoutThatFits) {
+  ForwardRequest request = MakeForward("a", {2, 2, 2}, kBatch);
+  request.input.dimensions = {2, 2, 2};
+  request.input.layout = Layout::kChannelsLast;
+  EXPECT_TRUE(Run(request).ok());
+  ForwardRequest wrong = MakeForward("a", {2, 4, 1}, kBatch);
+  wrong.input.dimensions = {1, 4, 2};
+  const absl::Status status = Run(wrong).status();
+  EXPECT_THAT(status, Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kShapeMismatch));
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("set layout CHANNELS_LAST"));
+}
+
+TEST_F(ForwardCallTest, ANonFiniteValueIsFoundWhereItIsInEitherLayout) {
+  ForwardRequest request = MakeForward("a", {2, 2, 2}, {1, 2, 3, 4, 5, 6, NAN, 8});
+  request.input.layout = Layout::kChannelsLast;  // [n][s][c]: sample 1, position 1, channel 0
+  const absl::Status status = Run(request).status();
+  EXPECT_THAT(status, Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kNonFinite));
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("channel 0 is nan at sample 1, position 1"));
 }
 
 }  // namespace

@@ -17,9 +17,7 @@ inline ForwardRequest MakeForward(std::string name, std::vector<int64_t> dimensi
                                           owner->size() * sizeof(float));
   return ForwardRequest{.name = std::move(name),
                         .guard = {.request_id = std::move(request_id)},
-                        .dimensions = std::move(dimensions),
-                        .pieces = {bytes},
-                        .owner = owner};
+                        .input = {.dimensions = std::move(dimensions), .pieces = {bytes}, .owner = owner}};
 }
 
 inline std::vector<float> Values(const OutputTensor& output) {

@@ -110,8 +110,9 @@ TEST(ServerOptions, TheHelpNamesEveryKeyOfADeviceMask) {
   ::testing::internal::CaptureStdout();
   Parse({"--help"});
   const std::string help = ::testing::internal::GetCapturedStdout();
-  for (const char* key : {"max_storage_buffer_range=", "max_allocation_size=", "max_workgroup_invocations=",
-                          "max_workgroup_count=", "max_shared_memory_bytes=", "staging", "no_push_descriptors", "no_float_controls"}) {
+  for (const char* key :
+       {"max_storage_buffer_range=", "max_allocation_size=", "max_workgroup_invocations=", "max_workgroup_count=",
+        "max_shared_memory_bytes=", "staging", "no_push_descriptors", "no_float_controls"}) {
     EXPECT_THAT(help, ::testing::HasSubstr(key));
   }
 }

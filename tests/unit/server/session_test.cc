@@ -89,5 +89,17 @@ TEST_F(SessionTest, ADeletedSessionTakesNoMoreChanges) {
               Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
 }
 
+TEST_F(SessionTest, ASessionThatIsNotAffineTakesNoParameters) {
+  ASSERT_TRUE(registry_.Create({.name = "plain", .config = {.num_features = 2, .affine = false}}).ok());
+  EXPECT_THAT((*registry_.Find("plain"))->SetParameters({}, {1, 2}, {}).status(),
+              Fails(absl::StatusCode::kFailedPrecondition, ErrorReason::kNotAffine));
+  SessionDraft draft{.name = "x", .config = {.num_features = 2, .affine = false}, .parameters = {.bias = {1, 2}}};
+  EXPECT_THAT(registry_.Create(draft).status(), Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField));
+  SessionDraft untracked{.name = "y", .config = {.num_features = 1, .track_running_stats = false}};
+  untracked.statistics = NormalizationStatistics{.mean = {0}, .variance = {1}};
+  EXPECT_THAT(registry_.Create(untracked).status(),
+              Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField));
+}
+
 }  // namespace
 }  // namespace normserve

@@ -1,0 +1,121 @@
+#include "server/rpc/config_message.h"
+
+#include "absl/strings/str_cat.h"
+#include "server/session/field_error.h"
+
+namespace normserve {
+namespace {
+
+absl::StatusOr<Convention> ReadConvention(int convention) {
+  switch (convention) {
+    case v1::CONVENTION_UNSPECIFIED:
+    case v1::CONVENTION_PYTORCH:
+      return Convention::kPyTorch;
+    case v1::CONVENTION_KERAS:
+      return Convention::kKeras;
+    case v1::CONVENTION_FLAX:
+      return Convention::kFlax;
+    case v1::CONVENTION_ONNX:
+      return Convention::kOnnx;
+    default:
+      return FieldError("config.convention",
+                        absl::StrCat("config.convention is ", convention,
+                                     ": send CONVENTION_PYTORCH (1), _KERAS (2), _FLAX (3) or _ONNX (4)"));
+  }
+}
+
+absl::Status ReadRunningVariance(int variance, SessionConfig& config) {
+  if (variance == v1::RUNNING_VARIANCE_UNSPECIFIED) return absl::OkStatus();
+  if (variance != v1::RUNNING_VARIANCE_UNBIASED && variance != v1::RUNNING_VARIANCE_BIASED) {
+    return FieldError("config.running_variance",
+                      absl::StrCat("config.running_variance is ", variance,
+                                   ": send RUNNING_VARIANCE_UNBIASED (1) or RUNNING_VARIANCE_BIASED (2)"));
+  }
+  config.running_variance =
+      variance == v1::RUNNING_VARIANCE_BIASED ? RunningVariance::kBiased : RunningVariance::kUnbiased;
+  return absl::OkStatus();
+}
+
+absl::Status ReadNonFinitePolicy(int policy, SessionConfig& config) {
+  if (policy == v1::NON_FINITE_POLICY_UNSPECIFIED) return absl::OkStatus();
+  if (policy != v1::NON_FINITE_POLICY_REJECT && policy != v1::NON_FINITE_POLICY_SKIP_UPDATE) {
+    return FieldError("config.non_finite_policy",
+                      absl::StrCat("config.non_finite_policy is ", policy,
+                                   ": send NON_FINITE_POLICY_REJECT (1) or NON_FINITE_POLICY_SKIP_UPDATE (2)"));
+  }
+  config.non_finite_policy =
+      policy == v1::NON_FINITE_POLICY_SKIP_UPDATE ? NonFinitePolicy::kSkipUpdate : NonFinitePolicy::kReject;
+  return absl::OkStatus();
+}
+
+void ReadAveraging(const v1::SessionConfig& message, SessionConfig& config) {
+  switch (message.averaging_case()) {
+    case v1::SessionConfig::kMomentum:
+      config.momentum = message.momentum();
+      break;
+    case v1::SessionConfig::kCumulative:
+      config.averaging = Averaging::kCumulative;
+      break;
+    case v1::SessionConfig::kZeroDebiased:
+      config.averaging = Averaging::kZeroDebiased;
+      if (message.zero_debiased().has_momentum()) config.momentum = message.zero_debiased().momentum();
+      break;
+    case v1::SessionConfig::AVERAGING_NOT_SET:
+      break;
+  }
+}
+
+v1::Convention WriteConvention(Convention convention) {
+  switch (convention) {
+    case Convention::kPyTorch:
+      return v1::CONVENTION_PYTORCH;
+    case Convention::kKeras:
+      return v1::CONVENTION_KERAS;
+    case Convention::kFlax:
+      return v1::CONVENTION_FLAX;
+    case Convention::kOnnx:
+      return v1::CONVENTION_ONNX;
+  }
+  return v1::CONVENTION_UNSPECIFIED;
+}
+
+}  // namespace
+
+absl::StatusOr<SessionConfig> ReadConfig(const v1::SessionConfig& message) {
+  const auto convention = ReadConvention(message.convention());
+  if (!convention.ok()) return convention.status();
+  SessionConfig config = ConventionDefaults(*convention);
+  config.num_features = message.num_features();
+  if (message.has_epsilon()) config.epsilon = message.epsilon();
+  ReadAveraging(message, config);
+  if (message.has_affine()) config.affine = message.affine();
+  if (message.has_track_running_stats()) config.track_running_stats = message.track_running_stats();
+  if (absl::Status status = ReadRunningVariance(message.running_variance(), config); !status.ok()) return status;
+  if (absl::Status status = ReadNonFinitePolicy(message.non_finite_policy(), config); !status.ok()) return status;
+  return config;
+}
+
+void WriteConfig(const SessionConfig& config, v1::SessionConfig& message) {
+  message.set_num_features(config.num_features);
+  message.set_epsilon(config.epsilon);
+  switch (config.averaging) {
+    case Averaging::kExponential:
+      message.set_momentum(config.momentum);
+      break;
+    case Averaging::kCumulative:
+      message.mutable_cumulative();
+      break;
+    case Averaging::kZeroDebiased:
+      message.mutable_zero_debiased()->set_momentum(config.momentum);
+      break;
+  }
+  message.set_affine(config.affine);
+  message.set_track_running_stats(config.track_running_stats);
+  const bool biased = config.running_variance == RunningVariance::kBiased;
+  message.set_running_variance(biased ? v1::RUNNING_VARIANCE_BIASED : v1::RUNNING_VARIANCE_UNBIASED);
+  const bool skips = config.non_finite_policy == NonFinitePolicy::kSkipUpdate;
+  message.set_non_finite_policy(skips ? v1::NON_FINITE_POLICY_SKIP_UPDATE : v1::NON_FINITE_POLICY_REJECT);
+  message.set_convention(WriteConvention(config.convention));
+}
+
+}  // namespace normserve

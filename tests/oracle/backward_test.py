@@ -1,0 +1,170 @@
+"""Gradients are torch.autograd's: from a token or the input sent again, whole or by way of the sums of two workers."""
+
+import random
+import unittest
+
+import grpc
+import numpy as np
+import torch
+
+from server_process import ServerTestCase, array, pb, session_pb2, statistics_pb2, tensor, tensor_pb2
+
+LAST = tensor_pb2.LAYOUT_CHANNELS_LAST
+# ||error|| / ||gradient||; PyTorch in float64 is the judge.
+BOUND = 4e-7
+
+
+def error(found, expected):
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+class Case:
+    """A layer, a batch and a gradient of its output, and what torch.autograd makes of them in float64."""
+
+    def __init__(self, rng, affine=True):
+        torch.manual_seed(rng.randrange(1 << 30))
+        rank = rng.choice((2, 3, 4, 5))
+        spatial = [rng.choice((1, 2, 3, 5, 8, 16)) for _ in range(rank - 2)]
+        self.shape = (rng.choice((3, 4, 7, 16)), rng.choice((1, 2, 3, 8, 17, 64)), *spatial)
+        self.training = rng.random() < 0.7
+        self.x = (torch.randn(self.shape) * 10 ** rng.uniform(-2, 2) + rng.choice((0.0, 1.0, 30.0)))
+        self.g = torch.randn(self.shape) + rng.choice((0.0, 0.5, 3.0))
+        self.weight = torch.rand(self.shape[1]) * 4 - 2 if affine else None
+        self.mean = torch.randn(self.shape[1]).double()
+        self.var = torch.rand(self.shape[1]).double() + 0.1
+        x = self.x.double().requires_grad_()
+        weight = torch.ones(self.shape[1]) if self.weight is None else self.weight
+        weight = weight.double().requires_grad_()
+        bias = torch.zeros(self.shape[1], dtype=torch.float64, requires_grad=True)
+        y = torch.nn.functional.batch_norm(x, self.mean.clone(), self.var.clone(), weight, bias, self.training)
+        y.backward(self.g.double())
+        self.grads = x.grad.numpy(), weight.grad.numpy(), bias.grad.numpy()
+
+    def __str__(self):
+        return f"{list(self.shape)} {'train' if self.training else 'eval'}"
+
+
+class Gradients(ServerTestCase):
+    def create(self, case):
+        parameters = statistics_pb2.Parameters()
+        if case.weight is not None:
+            parameters.weight.extend(case.weight.tolist())
+        return self.stub.CreateSession(pb.CreateSessionRequest(
+            config=session_pb2.SessionConfig(num_features=case.shape[1], affine=case.weight is not None),
+            mode=session_pb2.MODE_TRAIN if case.training else session_pb2.MODE_EVAL, parameters=parameters,
+            statistics=statistics_pb2.RunningStatistics(running_mean=case.mean.tolist(),
+                                                        running_var=case.var.tolist()))).name
+
+    def forward(self, name, x, layout=tensor_pb2.LAYOUT_CHANNELS_FIRST):
+        return self.stub.Forward(pb.ForwardRequest(name=name, input=tensor(x, layout), return_saved_forward=True,
+                                                   return_normalization=True))
+
+    def check(self, case, reply, what):
+        gradient, weight, bias = case.grads
+        self.assertLessEqual(error(array(reply.grad_input), gradient), BOUND, what)
+        if case.weight is None:
+            self.assertEqual((len(reply.grad_weight), len(reply.grad_bias)), (0, 0))
+            return
+        self.assertLessEqual(error(reply.grad_weight, weight), BOUND, what)
+        self.assertLessEqual(error(reply.grad_bias, bias), BOUND, what)
+
+    def test_drawn_layers_have_the_gradients_of_autograd(self):
+        rng = random.Random(20261)
+        for i in range(120):
+            case = Case(rng, affine=i % 5 != 0)
+            if case.training and int(np.prod(case.shape)) // case.shape[1] < 5:
+                continue  # with few values a channel nearly all of the gradient cancels
+            with self.subTest(str(case)):
+                name = self.create(case)
+                saved = self.forward(name, case.x.numpy())
+                g = tensor(case.g.numpy())
+                token = self.stub.Backward(pb.BackwardRequest(name=name, saved_forward=saved.saved_forward, grad_output=g))
+                self.check(case, token, "token")
+                self.assertEqual(saved.normalization.from_batch, case.training)
+                resent = pb.ResentForward(normalization=saved.normalization, input=tensor(case.x.numpy()))
+                again = self.stub.Backward(pb.BackwardRequest(name=name, resent=resent, grad_output=g))
+                self.assertEqual(again, token)
+                sums = self.stub.Backward(pb.BackwardRequest(name=name, resent=resent, grad_output=g, stop_at_sums=True))
+                self.assertFalse(sums.HasField("grad_input"))
+                self.assertEqual((sums.sums, sums.grad_weight), (token.sums, token.grad_weight))
+                rest = self.stub.Backward(pb.BackwardRequest(name=name, saved_forward=saved.saved_forward, grad_output=g,
+                                                             start_from_sums=sums.sums, release_saved_forward=True))
+                self.assertEqual(rest, token)
+                # Released, and yet there for a retry.
+                self.stub.Backward(pb.BackwardRequest(name=name, saved_forward=saved.saved_forward, grad_output=g))
+
+    def test_channels_last_gives_the_same_bits(self):
+        rng = random.Random(2)
+        for _ in range(20):
+            case = Case(rng)
+            with self.subTest(str(case)):
+                name = self.create(case)
+                saved = self.forward(name, case.x.numpy())
+                first = self.stub.Backward(pb.BackwardRequest(name=name, saved_forward=saved.saved_forward,
+                                                              grad_output=tensor(case.g.numpy())))
+                name = self.create(case)
+                saved = self.forward(name, np.moveaxis(case.x.numpy(), 1, -1), LAST)
+                last = self.stub.Backward(pb.BackwardRequest(
+                    name=name, saved_forward=saved.saved_forward,
+                    grad_output=tensor(np.moveaxis(case.g.numpy(), 1, -1), LAST)))
+                np.testing.assert_array_equal(np.moveaxis(array(last.grad_input), -1, 1), array(first.grad_input))
+                self.assertEqual(last.sums, first.sums)
+
+    def test_two_workers_that_add_their_sums_have_the_gradient_of_the_whole_batch(self):
+        case = Case(random.Random(5))
+        while not case.training or case.shape[0] < 4:
+            case = Case(random.Random(case.shape[0] + int(case.x.sum())))
+        whole = self.create(case)
+        normalization = self.forward(whole, case.x.numpy()).normalization
+        parts = [(case.x.numpy()[rows], case.g.numpy()[rows]) for rows in (slice(0, 3), slice(3, None))]
+        sums = [self.stub.Backward(pb.BackwardRequest(
+            name=whole, resent=pb.ResentForward(normalization=normalization, input=tensor(x)), grad_output=tensor(g),
+            stop_at_sums=True)).sums for x, g in parts]
+        total = pb.GradientSums(count=sums[0].count + sums[1].count)
+        for field in ("grad_output", "grad_output_centered_input", "centered_input"):
+            getattr(total, field).extend(np.add(getattr(sums[0], field), getattr(sums[1], field)))
+        pieces = [array(self.stub.Backward(pb.BackwardRequest(
+            name=whole, resent=pb.ResentForward(normalization=normalization, input=tensor(x)), grad_output=tensor(g),
+            start_from_sums=total)).grad_input) for x, g in parts]
+        self.assertLessEqual(error(np.concatenate(pieces), case.grads[0]), BOUND)
+
+    def test_what_does_not_fit_is_refused_by_name(self):
+        case = Case(random.Random(7))
+        name, other = self.create(case), self.create(case)
+        saved = self.forward(name, case.x.numpy())
+        g = case.g.numpy()
+        good = {"name": name, "saved_forward": saved.saved_forward, "grad_output": tensor(g)}
+        self.stub.Backward(pb.BackwardRequest(**good))
+        cases = [
+            ({"saved_forward": b"0123456789abcdef"}, grpc.StatusCode.FAILED_PRECONDITION, "resend|send the input again"),
+            ({"name": other}, grpc.StatusCode.FAILED_PRECONDITION, "send the input again"),
+            ({"grad_output": tensor(g[:-1])}, grpc.StatusCode.INVALID_ARGUMENT, "grad_output.shape is"),
+            ({"grad_output": tensor(g.astype(np.float16))}, grpc.StatusCode.INVALID_ARGUMENT, "grad_output.data_type"),
+            ({"name": "nobody"}, grpc.StatusCode.NOT_FOUND, "nobody"),
+            ({"expected_generation": 77}, grpc.StatusCode.ABORTED, "77"),
+            ({"start_from_sums": pb.GradientSums(count=1)}, grpc.StatusCode.INVALID_ARGUMENT, "start_from_sums"),
+            ({"saved_forward": b""}, grpc.StatusCode.INVALID_ARGUMENT, "saved_forward nor resent"),
+            ({"saved_forward": None, "resent": pb.ResentForward(input=tensor(case.x.numpy()))},
+             grpc.StatusCode.INVALID_ARGUMENT, "resent.normalization.mean"),
+        ]
+        for change, code, text in cases:
+            with self.subTest(text=text), self.assertRaises(grpc.RpcError) as raised:
+                self.stub.Backward(pb.BackwardRequest(**{k: v for k, v in {**good, **change}.items() if v is not None}))
+            self.assertEqual(raised.exception.code(), code, raised.exception.details())
+            self.assertRegex(raised.exception.details(), text)
+
+    def test_an_empty_batch_has_an_empty_gradient(self):
+        name = self.stub.CreateSession(pb.CreateSessionRequest(config=session_pb2.SessionConfig(num_features=3))).name
+        empty = np.zeros((0, 3, 4), np.float32)
+        saved = self.forward(name, empty)
+        self.assertEqual(saved.saved_forward, b"")
+        normalization = pb.Normalization(mean=[0] * 3, var=[1] * 3, from_batch=True)
+        reply = self.stub.Backward(pb.BackwardRequest(
+            name=name, resent=pb.ResentForward(normalization=normalization, input=tensor(empty)), grad_output=tensor(empty)))
+        self.assertEqual(list(reply.grad_input.shape), [0, 3, 4])
+        self.assertEqual((list(reply.grad_weight), list(reply.grad_bias), reply.sums.count), ([0] * 3, [0] * 3, 0))
+
+
+if __name__ == "__main__":
+    unittest.main()

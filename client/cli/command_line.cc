@@ -34,7 +34,7 @@ std::string Advice(const CommandLine& command_line, const absl::Status& status) 
 }  // namespace
 
 absl::StatusOr<client::Client> MakeClient(const CommandLine& command_line) {
-  return client::Client::Connect(command_line.server, {.timeout = command_line.timeout, .retry = {.max_attempts = 3}});
+  return client::Client::Connect(command_line.server, {.timeout = command_line.timeout, .retry = {.max_attempts = 5}});
 }
 
 int Fail(const CommandLine& command_line, const absl::Status& status) {

@@ -23,6 +23,7 @@ client::ForwardOptions MakeOptions(const ForwardCommandOptions& options) {
   if (options.normalize_with == "running") forward.normalize_with = client::UseRunning();
   if (options.update == "none") forward.update = client::Update::kNone;
   if (options.update == "running") forward.update = client::Update::kRunning;
+  if (options.update == "shadow") forward.update = client::Update::kShadow;
   return forward;
 }
 
@@ -49,10 +50,12 @@ std::vector<double> Variances(const client::Moments& moments, int64_t less) {
 }
 
 std::string Text(const ForwardResult& result, double sum, double mean) {
-  std::string text = absl::StrFormat(
-      "[%s]  sum %.7g  mean %.7g  normalised with %s  generation %d%s\n", absl::StrJoin(result.output.shape, ", "), sum,
-      mean, NormalizedWithName(result.normalized_with), result.generation,
-      result.update == client::Update::kRunning ? " (statistics updated)" : " (nothing updated)");
+  std::string text = absl::StrFormat("[%s]  sum %.7g  mean %.7g  normalised with %s  generation %d%s\n",
+                                     absl::StrJoin(result.output.shape, ", "), sum, mean,
+                                     NormalizedWithName(result.normalized_with), result.generation,
+                                     result.update == client::Update::kRunning  ? " (statistics updated)"
+                                     : result.update == client::Update::kShadow ? " (shadow moments updated)"
+                                                                                : " (nothing updated)");
   if (result.batch_moments.has_value()) {
     const client::Moments& moments = *result.batch_moments;
     absl::StrAppendFormat(&text, "\nmoments of the batch, %d values a channel; variance is m2/n, unbiased m2/(n-1)\n",
@@ -95,6 +98,7 @@ absl::Status AfterTheCall(const absl::Status& status, const ForwardResult& resul
 int Forward(const CommandLine& command_line, const ForwardCommandOptions& options) {
   absl::StatusOr<client::Tensor> input = ReadNpyTensor(options.input);
   if (!input.ok()) return Fail(command_line, input.status());
+  if (options.channels_last) input->layout = client::Layout::kChannelsLast;
   // Before the call: one that trains must not be made only to lose its result.
   std::optional<absl::StatusOr<OutputFile>> output;
   if (!options.output.empty()) {

@@ -11,9 +11,10 @@ struct ForwardCommandOptions {
   std::string session;
   std::string input;           // path of a .npy file
   std::string output;          // path; empty: the output is only summed up
-  std::string mode;            // "train", "eval" or empty: the session's
+  bool channels_last = false;  // [N, ..., C]
+  std::string mode;            // "train", "eval", "shadow" or empty: the session's
   std::string normalize_with;  // "batch", "running" or empty: what the mode says
-  std::string update;          // "none", "running" or empty: what the mode says
+  std::string update;          // "none", "running", "shadow" or empty: what the mode says
   bool moments = false;        // print the batch's moments too
 };
 

@@ -1,6 +1,7 @@
 // normctl: Normserve from the command line.
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <set>
 #include <string>
 
 #include "absl/time/time.h"
@@ -24,9 +25,10 @@ struct Options {
   std::string prefix;
   std::string mode;
   std::string service;
-  int64_t first_channel = 0;
-  int64_t num_channels = 0;
+  client::StatsOptions stats;
 };
+
+const std::set<std::string> kModes = {"train", "eval", "shadow"};
 
 // Says why `text` is no duration that can be waited for; empty if it is one.
 std::string CheckTimeout(const std::string& text) {
@@ -54,7 +56,17 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   create->add_option("--num-features", c.num_features, "channels, C")->required()->type_name("C");
   create->add_option("--epsilon", c.epsilon, "added to the variance; default 1e-5")->type_name("E");
   create->add_option("--momentum", c.momentum, "weight of the newest batch; default 0.1")->type_name("M");
-  create->add_option("--mode", c.mode, "train (default) or eval")->check(CLI::IsMember({"train", "eval"}));
+  create->add_option("--convention", c.convention, "pytorch (default), keras, flax or onnx: other defaults")
+      ->check(CLI::IsMember({"pytorch", "keras", "flax", "onnx"}));
+  create->add_option("--averaging", c.averaging, "exponential (default), cumulative or zero_debiased")
+      ->check(CLI::IsMember({"exponential", "cumulative", "zero_debiased"}));
+  create->add_option("--running-variance", c.running_variance, "unbiased (default) or biased")
+      ->check(CLI::IsMember({"unbiased", "biased"}));
+  create->add_flag("--no-affine", c.no_affine, "no weight and bias");
+  create->add_flag("--no-running-stats", c.no_running_stats, "the batch's statistics in every mode");
+  create->add_flag("--skip-non-finite", c.skip_non_finite,
+                   "a batch with NaN or infinity is not folded in, not refused");
+  create->add_option("--mode", c.mode, "train (default), eval or shadow")->check(CLI::IsMember(kModes));
   create->add_option("--weight", c.weight, ".npy, float32, [C]; default 1")->type_name("FILE");
   create->add_option("--bias", c.bias, ".npy, float32, [C]; default 0")->type_name("FILE");
   create->add_option("--running-mean", c.running_mean, ".npy, float32 or float64, [C]; default 0")->type_name("FILE");
@@ -84,17 +96,17 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
       AddCommand(app, "mode", "Sets what a forward that says nothing does, as module.train() and eval() do.",
                  "normctl mode encoder/bn3 eval");
   AddSession(mode, options.session);
-  mode->add_option("mode", options.mode, "train or eval")->required()->check(CLI::IsMember({"train", "eval"}));
+  mode->add_option("mode", options.mode, "train, eval or shadow")->required()->check(CLI::IsMember(kModes));
   mode->callback([&] { run = [&] { return SetMode(options.command_line, options.session, options.mode); }; });
 
   CLI::App* stats = AddCommand(app, "stats", "Shows the running statistics, a line a channel.",
                                "normctl stats encoder/bn3 --first 8 --count 4");
   AddSession(stats, options.session);
-  stats->add_option("--first", options.first_channel, "first channel; default 0")->type_name("N");
-  stats->add_option("--count", options.num_channels, "how many channels; default 0: all")->type_name("N");
-  stats->callback([&] {
-    run = [&] { return Stats(options.command_line, options.session, options.first_channel, options.num_channels); };
-  });
+  stats->add_option("--first", options.stats.first_channel, "first channel; default 0")->type_name("N");
+  stats->add_option("--count", options.stats.num_channels, "how many channels; default 0: all")->type_name("N");
+  stats->add_flag("--last-batch", options.stats.return_last_batch, "the moments of the newest training batch too");
+  stats->add_flag("--shadow", options.stats.return_shadow, "the shadow moments too");
+  stats->callback([&] { run = [&] { return Stats(options.command_line, options.session, options.stats); }; });
 }
 
 void AddForwardCommand(CLI::App& app, Options& options, std::function<int()>& run) {
@@ -105,11 +117,12 @@ void AddForwardCommand(CLI::App& app, Options& options, std::function<int()>& ru
   AddSession(forward, f.session);
   forward->add_option("--input", f.input, ".npy, float32, C order, shape [N, C, ...]")->required()->type_name("FILE");
   forward->add_option("--output", f.output, "where the result goes as .npy; left out: nowhere")->type_name("FILE");
-  forward->add_option("--mode", f.mode, "train or eval, for this call alone")->check(CLI::IsMember({"train", "eval"}));
+  forward->add_option("--mode", f.mode, "train, eval or shadow, for this call alone")->check(CLI::IsMember(kModes));
+  forward->add_flag("--channels-last", f.channels_last, "the input is [N, ..., C]");
   forward->add_option("--normalize-with", f.normalize_with, "batch or running, whatever the mode says")
       ->check(CLI::IsMember({"batch", "running"}));
-  forward->add_option("--update", f.update, "none or running, whatever the mode says")
-      ->check(CLI::IsMember({"none", "running"}));
+  forward->add_option("--update", f.update, "none, running or shadow, whatever the mode says")
+      ->check(CLI::IsMember({"none", "running", "shadow"}));
   forward->add_flag("--moments", f.moments, "print the batch's count, mean and m2 too");
   forward->callback([&] { run = [&] { return Forward(options.command_line, options.forward); }; });
 }

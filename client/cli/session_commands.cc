@@ -34,11 +34,25 @@ absl::StatusOr<std::vector<float>> ReadParameter(const std::string& path) {
   return std::move(tensor->values);
 }
 
+client::SessionConfig MakeConfig(const CreateOptions& options) {
+  client::SessionConfig config{
+      .num_features = options.num_features, .epsilon = options.epsilon, .momentum = options.momentum};
+  if (options.averaging == "cumulative") config.averaging = client::Averaging::kCumulative;
+  if (options.averaging == "zero_debiased") config.averaging = client::Averaging::kZeroDebiased;
+  if (options.no_affine) config.affine = false;
+  if (options.no_running_stats) config.track_running_stats = false;
+  if (options.running_variance == "unbiased") config.running_variance = client::RunningVariance::kUnbiased;
+  if (options.running_variance == "biased") config.running_variance = client::RunningVariance::kBiased;
+  if (options.skip_non_finite) config.non_finite_policy = client::NonFinitePolicy::kSkipUpdate;
+  if (options.convention == "pytorch") config.convention = client::Convention::kPyTorch;
+  if (options.convention == "keras") config.convention = client::Convention::kKeras;
+  if (options.convention == "flax") config.convention = client::Convention::kFlax;
+  if (options.convention == "onnx") config.convention = client::Convention::kOnnx;
+  return config;
+}
+
 absl::StatusOr<client::NewSession> ReadNewSession(const CreateOptions& options) {
-  client::NewSession session{
-      .name = options.name,
-      .config = {.num_features = options.num_features, .epsilon = options.epsilon, .momentum = options.momentum},
-      .mode = ModeOf(options.mode)};
+  client::NewSession session{.name = options.name, .config = MakeConfig(options), .mode = ModeOf(options.mode)};
   absl::StatusOr<std::vector<float>> weight = ReadParameter(options.weight);
   if (!weight.ok()) return weight.status();
   absl::StatusOr<std::vector<float>> bias = ReadParameter(options.bias);
@@ -59,6 +73,14 @@ absl::StatusOr<client::NewSession> ReadNewSession(const CreateOptions& options) 
   }
   session.statistics = std::move(statistics);
   return session;
+}
+
+// The moments beside the statistics that were asked for, by name.
+std::vector<std::pair<const char*, const client::Moments*>> Beside(const client::SessionStats& stats) {
+  std::vector<std::pair<const char*, const client::Moments*>> beside;
+  if (stats.last_batch.has_value()) beside.emplace_back("last_batch", &*stats.last_batch);
+  if (stats.shadow.has_value()) beside.emplace_back("shadow", &*stats.shadow);
+  return beside;
 }
 
 }  // namespace
@@ -147,21 +169,24 @@ int SetMode(const CommandLine& command_line, const std::string& session, const s
   return kOk;
 }
 
-int Stats(const CommandLine& command_line, const std::string& session, int64_t first, int64_t count) {
+int Stats(const CommandLine& command_line, const std::string& session, const client::StatsOptions& options) {
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
-  absl::StatusOr<client::SessionStats> stats = client->Attach(session).Stats(first, count);
+  absl::StatusOr<client::SessionStats> stats = client->Attach(session).Stats(options);
   if (!stats.ok()) return Fail(command_line, stats.status());
   const client::RunningStatistics& statistics = stats->statistics;
   if (command_line.json) {
-    const nlohmann::ordered_json json = {{"name", stats->name},
-                                         {"uid", stats->uid},
-                                         {"mode", ModeName(stats->mode)},
-                                         {"generation", stats->generation},
-                                         {"num_batches_tracked", statistics.num_batches_tracked},
-                                         {"first_channel", stats->first_channel},
-                                         {"running_mean", statistics.running_mean},
-                                         {"running_var", statistics.running_var}};
+    nlohmann::ordered_json json = {{"name", stats->name},
+                                   {"uid", stats->uid},
+                                   {"mode", ModeName(stats->mode)},
+                                   {"generation", stats->generation},
+                                   {"num_batches_tracked", statistics.num_batches_tracked},
+                                   {"first_channel", stats->first_channel},
+                                   {"running_mean", statistics.running_mean},
+                                   {"running_var", statistics.running_var}};
+    for (const auto& [name, moments] : Beside(*stats)) {
+      json[name] = {{"count", moments->count}, {"mean", moments->mean}, {"m2", moments->m2}};
+    }
     Print(json.dump() + "\n");
     return kOk;
   }
@@ -170,6 +195,10 @@ int Stats(const CommandLine& command_line, const std::string& session, int64_t f
                         ChannelTable(stats->first_channel, {{"running_mean", statistics.running_mean},
                                                             {"running_var", statistics.running_var},
                                                             {"running_std", Roots(statistics.running_var)}})));
+  for (const auto& [name, moments] : Beside(*stats)) {
+    Print(absl::StrFormat("\n%s: %d values a channel\n%s", name, moments->count,
+                          ChannelTable(stats->first_channel, {{"mean", moments->mean}, {"m2", moments->m2}})));
+  }
   return kOk;
 }
 

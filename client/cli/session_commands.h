@@ -14,7 +14,11 @@ struct CreateOptions {
   int64_t num_features = 0;
   std::optional<double> epsilon;
   std::optional<double> momentum;
-  std::string mode;  // "train", "eval" or empty
+  std::string convention, averaging, running_variance;  // as on the command line, or empty
+  bool no_affine = false;
+  bool no_running_stats = false;
+  bool skip_non_finite = false;
+  std::string mode;  // "train", "eval", "shadow" or empty
   // Paths of .npy files; empty: the default.
   std::string weight;
   std::string bias;
@@ -30,6 +34,6 @@ int Delete(const CommandLine& command_line, const std::string& session);
 // `mode` is "train" or "eval".
 int SetMode(const CommandLine& command_line, const std::string& session, const std::string& mode);
 // Channels from `first` on; `count` 0: all of them.
-int Stats(const CommandLine& command_line, const std::string& session, int64_t first, int64_t count);
+int Stats(const CommandLine& command_line, const std::string& session, const client::StatsOptions& options);
 
 }  // namespace normserve::cli

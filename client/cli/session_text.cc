@@ -13,6 +13,20 @@ namespace {
 
 std::string TimeText(absl::Time time) { return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", time, absl::UTCTimeZone()); }
 
+const char* AveragingName(client::Averaging averaging) {
+  return averaging == client::Averaging::kCumulative     ? "cumulative"
+         : averaging == client::Averaging::kZeroDebiased ? "zero_debiased"
+                                                         : "exponential";
+}
+
+std::string AveragingText(const client::SessionConfig& config) {
+  if (config.track_running_stats == false) return "none: the batch's statistics in every mode";
+  const char* variance = config.running_variance == client::RunningVariance::kBiased ? "biased" : "unbiased";
+  if (config.averaging == client::Averaging::kCumulative) return absl::StrCat("cumulative, ", variance, " variance");
+  return absl::StrFormat("%s, momentum %g, %s variance", AveragingName(config.averaging), config.momentum.value_or(0.1),
+                         variance);
+}
+
 }  // namespace
 
 const char* ModeName(client::Mode mode) {
@@ -21,6 +35,8 @@ const char* ModeName(client::Mode mode) {
       return "TRAIN";
     case client::Mode::kEval:
       return "EVAL";
+    case client::Mode::kShadow:
+      return "SHADOW";
     case client::Mode::kUnspecified:
       break;
   }
@@ -31,6 +47,7 @@ client::Mode ModeOf(const std::string& name) {
   const std::string lower = absl::AsciiStrToLower(name);
   if (lower == "train") return client::Mode::kTrain;
   if (lower == "eval") return client::Mode::kEval;
+  if (lower == "shadow") return client::Mode::kShadow;
   return client::Mode::kUnspecified;
 }
 
@@ -40,7 +57,12 @@ nlohmann::ordered_json ToJson(const client::Session& session) {
       {"uid", session.uid},
       {"num_features", session.config.num_features},
       {"epsilon", session.config.epsilon.value_or(1e-5)},
+      {"averaging", AveragingName(session.config.averaging)},
       {"momentum", session.config.momentum.value_or(0.1)},
+      {"affine", session.config.affine.value_or(true)},
+      {"track_running_stats", session.config.track_running_stats.value_or(true)},
+      {"biased_running_variance", session.config.running_variance == client::RunningVariance::kBiased},
+      {"skip_non_finite", session.config.non_finite_policy == client::NonFinitePolicy::kSkipUpdate},
       {"mode", ModeName(session.mode)},
       {"generation", session.generation},
       {"num_batches_tracked", session.num_batches_tracked},
@@ -61,18 +83,22 @@ nlohmann::ordered_json ToJson(const client::Session& session) {
 std::string SessionText(const client::Session& session) {
   std::string text = absl::StrFormat(
       "name                 %s\nuid                  %s\nnum_features         %d\nepsilon              %g\n"
-      "momentum             %g\nmode                 %s\ngeneration           %d\nnum_batches_tracked  %d\n"
+      "averaging            %s\nmode                 %s\ngeneration           %d\nnum_batches_tracked  %d\n"
       "created              %s\nchanged              %s\n",
       session.name, session.uid, session.config.num_features, session.config.epsilon.value_or(1e-5),
-      session.config.momentum.value_or(0.1), ModeName(session.mode), session.generation, session.num_batches_tracked,
+      AveragingText(session.config), ModeName(session.mode), session.generation, session.num_batches_tracked,
       TimeText(session.create_time), TimeText(session.update_time));
-  if (!session.parameters.has_value() || !session.statistics.has_value()) return text;
-  const client::Parameters& parameters = *session.parameters;
-  absl::StrAppend(&text, "\n",
-                  ChannelTable(0, {{"weight", {parameters.weight.begin(), parameters.weight.end()}},
-                                   {"bias", {parameters.bias.begin(), parameters.bias.end()}},
-                                   {"running_mean", session.statistics->running_mean},
-                                   {"running_var", session.statistics->running_var}}));
+  std::vector<ChannelColumn> columns;
+  if (session.parameters.has_value()) {
+    const client::Parameters& parameters = *session.parameters;
+    columns.push_back({"weight", {parameters.weight.begin(), parameters.weight.end()}});
+    columns.push_back({"bias", {parameters.bias.begin(), parameters.bias.end()}});
+  }
+  if (session.statistics.has_value()) {
+    columns.push_back({"running_mean", session.statistics->running_mean});
+    columns.push_back({"running_var", session.statistics->running_var});
+  }
+  if (!columns.empty()) absl::StrAppend(&text, "\n", ChannelTable(0, columns));
   return text;
 }
 

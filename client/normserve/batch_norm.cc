@@ -23,8 +23,22 @@ absl::StatusOr<ForwardResult> BatchNorm::Forward(const TensorView& input, const 
                            .normalize_with = options.normalize_with,
                            .update = options.update,
                            .return_batch_moments = options.return_batch_moments,
+                           .save_for_backward = options.save_for_backward,
                            .input = input},
                           options.call);
+}
+
+absl::StatusOr<BackwardResult> BatchNorm::Backward(const TensorView& grad_output, const SavedForward& saved,
+                                                   const TensorView& input, const BackwardOptions& options) const {
+  return caller_->Backward({.name = name_,
+                            .token = saved.token,
+                            .normalization = saved.normalization,
+                            .input = input,
+                            .stop_at_sums = options.stop_at_sums,
+                            .start_from_sums = options.start_from_sums,
+                            .release = options.release,
+                            .grad_output = grad_output},
+                           options.call);
 }
 
 absl::StatusOr<BatchNorm> BatchNorm::Clone(const std::string& clone_name, const CallOptions& options) const {
@@ -40,6 +54,15 @@ absl::StatusOr<SessionStats> BatchNorm::Stats(const CallOptions& options) const 
 absl::StatusOr<SessionStats> BatchNorm::Stats(int64_t first_channel, int64_t num_channels,
                                               const CallOptions& options) const {
   return caller_->GetStats({.name = name_, .first_channel = first_channel, .num_channels = num_channels}, options);
+}
+
+absl::StatusOr<SessionStats> BatchNorm::Stats(const StatsOptions& options) const {
+  return caller_->GetStats({.name = name_,
+                            .first_channel = options.first_channel,
+                            .num_channels = options.num_channels,
+                            .return_last_batch = options.return_last_batch,
+                            .return_shadow = options.return_shadow},
+                           options.call);
 }
 
 absl::StatusOr<Session> BatchNorm::SetParameters(const Parameters& parameters, const CallOptions& options) const {

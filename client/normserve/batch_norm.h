@@ -39,6 +39,12 @@ class BatchNorm {
   // INVALID_ARGUMENT: the batch does not fit the session, holds one value per channel in training, or is not finite.
   absl::StatusOr<ForwardResult> Forward(const TensorView& input, const ForwardOptions& options = {}) const;
 
+  // The gradients of the Forward that gave `saved` (ForwardOptions::save_for_backward), for the gradient of its output.
+  // `input` is that Forward's input: it is sent only if the server has dropped what it kept. Changes nothing.
+  // INVALID_ARGUMENT: the tensors do not fit each other or the session.
+  absl::StatusOr<BackwardResult> Backward(const TensorView& grad_output, const SavedForward& saved,
+                                          const TensorView& input, const BackwardOptions& options = {}) const;
+
   // copy.deepcopy: a session named `clone_name` (empty: the server makes a name) with the same state bit for bit,
   // independent from then on. ALREADY_EXISTS: the name is taken.
   absl::StatusOr<BatchNorm> Clone(const std::string& clone_name = "", const CallOptions& options = {}) const;
@@ -48,6 +54,9 @@ class BatchNorm {
   // The same of channels first_channel <= c < first_channel + num_channels (0: all from there on).
   absl::StatusOr<SessionStats> Stats(int64_t first_channel, int64_t num_channels,
                                      const CallOptions& options = {}) const;
+
+  // The same, and the moments that are kept beside the state.
+  absl::StatusOr<SessionStats> Stats(const StatsOptions& options) const;
 
   // Replaces weight, bias or both; an empty one stays as it is.
   absl::StatusOr<Session> SetParameters(const Parameters& parameters, const CallOptions& options = {}) const;

@@ -57,15 +57,16 @@ struct UseBatch {};
 // Normalise with the running statistics.
 struct UseRunning {};
 
-// What a Forward normalises with; monostate: what the mode says (TRAIN: batch, EVAL: running). Moments: their mean and
-// biased variance, m2 / count (for a mean and a variance from elsewhere: count 1 and m2 the variance).
+// What a Forward normalises with; monostate: what the mode says (TRAIN: batch, EVAL and SHADOW: running). Moments:
+// their mean and biased variance, m2 / count (for a mean and a variance from elsewhere: count 1 and m2 the variance).
 using NormalizeWith = std::variant<std::monostate, UseBatch, UseRunning, Moments>;
 
 // What a Forward does to the session.
 enum class Update {
-  kUnspecified = 0,  // what the mode says (TRAIN: kRunning, EVAL: kNone)
+  kUnspecified = 0,  // what the mode says (TRAIN: kRunning, EVAL: kNone, SHADOW: kShadow)
   kNone = 1,         // nothing
   kRunning = 2,      // fold the batch into the running statistics and count it
+  kShadow = 3,       // merge the batch's moments into the shadow moments, beside the state
 };
 
 // Options of one Forward. None of them touches the session's mode.
@@ -74,6 +75,24 @@ struct ForwardOptions {
   NormalizeWith normalize_with = {};     // whatever the mode says
   Update update = Update::kUnspecified;  // whatever the mode says
   bool return_batch_moments = false;     // whether ForwardResult::batch_moments is set
+  bool save_for_backward = false;        // whether ForwardResult::saved is set
+  CallOptions call = {};
+};
+
+// Options of one Backward.
+struct BackwardOptions {
+  bool stop_at_sums = false;                         // end with the sums: no gradient of the input
+  std::optional<GradientSums> start_from_sums = {};  // in place of this batch's
+  bool release = false;                              // the server need not keep the input any longer
+  CallOptions call = {};
+};
+
+// Options of one Stats.
+struct StatsOptions {
+  int64_t first_channel = 0;
+  int64_t num_channels = 0;        // 0: all from first_channel on
+  bool return_last_batch = false;  // whether SessionStats::last_batch is set
+  bool return_shadow = false;      // whether SessionStats::shadow is set
   CallOptions call = {};
 };
 

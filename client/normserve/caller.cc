@@ -5,6 +5,7 @@
 #include <utility>
 #include <variant>
 
+#include "normserve/error_info.h"
 #include "normserve/request_id.h"
 #include "normserve/retry_loop.h"
 
@@ -75,6 +76,22 @@ absl::StatusOr<ForwardResult> Caller::Forward(ForwardRequest request, const Call
   request.guards = Guards(call);
   return Run(call, !request.guards.request_id.empty() || IsRead(request),
              [&](absl::Time deadline) { return connection_->Forward(request, deadline); });
+}
+
+absl::StatusOr<BackwardResult> Caller::Backward(BackwardRequest request, const CallOptions& call) const {
+  request.expected_generation = call.expected_generation;
+  request.expected_uid = call.expected_uid;
+  const absl::Time deadline = Deadline(call);
+  const auto attempt = [&] { return connection_->Backward(request, deadline); };
+  if (!request.token.empty()) {
+    absl::StatusOr<BackwardResult> result = RunWithRetries(options_, deadline, /*repeatable=*/true, attempt);
+    const std::optional<ErrorInfo> info = GetErrorInfo(result.status());
+    if (!info.has_value() || info->reason != "TOKEN_DROPPED") return result;
+    request.token.clear();
+  }
+  absl::StatusOr<BackwardResult> result = RunWithRetries(options_, deadline, /*repeatable=*/true, attempt);
+  if (result.ok()) result->resent = true;
+  return result;
 }
 
 absl::StatusOr<Session> Caller::GetSession(const std::string& name, bool full, const CallOptions& call) const {

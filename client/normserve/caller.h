@@ -25,6 +25,9 @@ class Caller {
   absl::Status DeleteSession(DeleteSessionRequest request, const CallOptions& call) const;
   absl::StatusOr<ForwardResult> Forward(ForwardRequest request, const CallOptions& call) const;
 
+  // Sends the input again where the server has dropped what it kept.
+  absl::StatusOr<BackwardResult> Backward(BackwardRequest request, const CallOptions& call) const;
+
   absl::StatusOr<Session> GetSession(const std::string& name, bool full, const CallOptions& call) const;
   // Every page, within one deadline.
   absl::StatusOr<std::vector<Session>> ListAllSessions(const std::string& prefix, const CallOptions& call) const;

@@ -73,6 +73,7 @@ struct ForwardRequest {
   NormalizeWith normalize_with;
   Update update = Update::kUnspecified;
   bool return_batch_moments = false;
+  bool save_for_backward = false;
   ChangeGuards guards;
   TensorView input;  // valid during the call
 };
@@ -85,6 +86,20 @@ enum class NormalizedWith {
   kGiven = 3,
 };
 
+// What a Forward normalised with, as Backward needs it.
+struct Normalization {
+  std::vector<double> mean;   // [C]
+  std::vector<double> var;    // [C], biased, without epsilon
+  std::vector<float> weight;  // [C], gamma; empty: 1
+  bool from_batch = false;    // whether mean and var are the batch's own
+};
+
+// One Forward, to be given to Backward: a token for the input that the server keeps, and what it takes to do without.
+struct SavedForward {
+  std::string token;  // empty: the server did not keep the input
+  Normalization normalization;
+};
+
 struct ForwardResult {
   Tensor output;                    // of the input's shape
   int64_t generation = 0;           // after this call; one more than before if it updated
@@ -92,14 +107,37 @@ struct ForwardResult {
   int64_t num_batches_tracked = 0;  // after this call
   std::string uid;                  // of the session
   NormalizedWith normalized_with = NormalizedWith::kUnspecified;
-  Update update = Update::kUnspecified;  // what the call did to the session: kNone or kRunning
+  Update update = Update::kUnspecified;  // what the call did to the session
   std::optional<Moments> batch_moments;  // if they were asked for
+  std::optional<SavedForward> saved;     // if it was asked for; not for an empty batch
+};
+
+struct BackwardRequest {
+  std::string name;
+  std::string token;  // of the kept input; empty: `normalization` and `input`
+  Normalization normalization;
+  TensorView input;  // valid during the call
+  bool stop_at_sums = false;
+  std::optional<GradientSums> start_from_sums;
+  bool release = false;
+  TensorView grad_output;  // valid during the call
+  std::optional<int64_t> expected_generation;
+  std::string expected_uid;
+};
+
+struct BackwardResult {
+  Tensor grad_input;                          // of the input's shape and layout; empty with stop_at_sums
+  std::vector<float> grad_weight, grad_bias;  // [C]; empty if the session is not affine
+  GradientSums sums;
+  bool resent = false;  // whether the input had to be sent again
 };
 
 struct GetStatsRequest {
   std::string name;
   int64_t first_channel = 0;
   int64_t num_channels = 0;  // 0: all from first_channel on
+  bool return_last_batch = false;
+  bool return_shadow = false;
 };
 
 struct SessionStats {
@@ -109,6 +147,9 @@ struct SessionStats {
   Mode mode = Mode::kUnspecified;
   RunningStatistics statistics;  // of the channels asked for
   int64_t first_channel = 0;     // the first one in `statistics`
+  // Of the same channels, if they were asked for; count 0: no batch so far.
+  std::optional<Moments> last_batch;  // of the newest batch that updated the running statistics
+  std::optional<Moments> shadow;      // of all that updated the shadow moments since SHADOW began
 };
 
 // One attempt of every call. Implementations are thread-safe, never repeat a call of their own accord, and give up at
@@ -127,6 +168,7 @@ class Connection {
   virtual absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) = 0;
   virtual absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<BackwardResult> Backward(const BackwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) = 0;
   // grpc.health.v1 Check of `service`; empty: the whole server.

@@ -15,4 +15,8 @@ absl::StatusOr<grpc::ByteBuffer> EncodeForwardRequest(const ForwardRequest& requ
 // Reads an encoded normserve.v1.ForwardReply. INTERNAL: it is not one, or its output is not a float32 tensor.
 absl::StatusOr<ForwardResult> DecodeForwardReply(grpc::ByteBuffer& reply);
 
+// The same for Backward.
+absl::StatusOr<grpc::ByteBuffer> EncodeBackwardRequest(const BackwardRequest& request);
+absl::StatusOr<BackwardResult> DecodeBackwardReply(grpc::ByteBuffer& reply);
+
 }  // namespace normserve::client

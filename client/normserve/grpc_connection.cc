@@ -17,6 +17,7 @@ namespace normserve::client {
 namespace {
 
 constexpr char kForwardMethod[] = "/normserve.v1.BatchNormService/Forward";
+constexpr char kBackwardMethod[] = "/normserve.v1.BatchNormService/Backward";
 constexpr char kHealthMethod[] = "/grpc.health.v1.Health/Check";
 // Lets a proxy route by session without reading the message.
 constexpr char kSessionKey[] = "normserve-session";
@@ -74,6 +75,14 @@ class GrpcConnection : public Connection {
     absl::StatusOr<grpc::ByteBuffer> reply = RawCall(kForwardMethod, *message, deadline, request.name);
     if (!reply.ok()) return reply.status();
     return DecodeForwardReply(*reply);
+  }
+
+  absl::StatusOr<BackwardResult> Backward(const BackwardRequest& request, absl::Time deadline) override {
+    absl::StatusOr<grpc::ByteBuffer> message = EncodeBackwardRequest(request);
+    if (!message.ok()) return message.status();
+    absl::StatusOr<grpc::ByteBuffer> reply = RawCall(kBackwardMethod, *message, deadline, request.name);
+    if (!reply.ok()) return reply.status();
+    return DecodeBackwardReply(*reply);
   }
 
   absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, absl::Time deadline) override {

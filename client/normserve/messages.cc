@@ -12,9 +12,7 @@ namespace {
 v1::Mode ToMessage(Mode mode) { return static_cast<v1::Mode>(mode); }
 
 // A mode that this library has no name for is kUnspecified.
-Mode FromMessage(v1::Mode mode) {
-  return mode == v1::MODE_TRAIN || mode == v1::MODE_EVAL ? static_cast<Mode>(mode) : Mode::kUnspecified;
-}
+Mode FromMessage(v1::Mode mode) { return v1::Mode_IsValid(mode) ? static_cast<Mode>(mode) : Mode::kUnspecified; }
 
 absl::Time FromMessage(const google::protobuf::Timestamp& time) {
   return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
@@ -40,6 +38,56 @@ void CopyTo(const ChangeGuards& guards, Message& message) {
   message.set_request_id(guards.request_id);
   message.set_expected_uid(guards.expected_uid);
   if (guards.expected_generation.has_value()) message.set_expected_generation(*guards.expected_generation);
+}
+
+void CopyTo(const SessionConfig& config, v1::SessionConfig& message) {
+  message.set_num_features(config.num_features);
+  if (config.epsilon.has_value()) message.set_epsilon(*config.epsilon);
+  if (config.averaging == Averaging::kCumulative) {
+    message.mutable_cumulative();
+  } else if (config.averaging == Averaging::kZeroDebiased) {
+    message.mutable_zero_debiased();
+    if (config.momentum.has_value()) message.mutable_zero_debiased()->set_momentum(*config.momentum);
+  } else if (config.momentum.has_value()) {
+    message.set_momentum(*config.momentum);
+  }
+  if (config.affine.has_value()) message.set_affine(*config.affine);
+  if (config.track_running_stats.has_value()) message.set_track_running_stats(*config.track_running_stats);
+  message.set_running_variance(static_cast<v1::RunningVariance>(config.running_variance));
+  message.set_non_finite_policy(static_cast<v1::NonFinitePolicy>(config.non_finite_policy));
+  message.set_convention(static_cast<v1::Convention>(config.convention));
+}
+
+SessionConfig FromMessage(const v1::SessionConfig& message) {
+  SessionConfig config{.num_features = message.num_features()};
+  if (message.has_epsilon()) config.epsilon = message.epsilon();
+  if (message.has_momentum()) config.momentum = message.momentum();
+  if (message.has_cumulative()) config.averaging = Averaging::kCumulative;
+  if (message.has_zero_debiased()) {
+    config.averaging = Averaging::kZeroDebiased;
+    if (message.zero_debiased().has_momentum()) config.momentum = message.zero_debiased().momentum();
+  }
+  if (message.has_affine()) config.affine = message.affine();
+  if (message.has_track_running_stats()) config.track_running_stats = message.track_running_stats();
+  if (v1::RunningVariance_IsValid(message.running_variance())) {
+    config.running_variance = static_cast<RunningVariance>(message.running_variance());
+  }
+  if (v1::NonFinitePolicy_IsValid(message.non_finite_policy())) {
+    config.non_finite_policy = static_cast<NonFinitePolicy>(message.non_finite_policy());
+  }
+  if (v1::Convention_IsValid(message.convention())) config.convention = static_cast<Convention>(message.convention());
+  return config;
+}
+
+Moments FromMessage(const v1::Moments& message) {
+  return {.count = message.count(), .mean = ToVector<double>(message.mean()), .m2 = ToVector<double>(message.m2())};
+}
+
+Normalization FromMessage(const v1::Normalization& message) {
+  return {.mean = ToVector<double>(message.mean()),
+          .var = ToVector<double>(message.var()),
+          .weight = ToVector<float>(message.weight()),
+          .from_batch = message.from_batch()};
 }
 
 RunningStatistics FromMessage(const v1::RunningStatistics& message) {
@@ -77,9 +125,7 @@ v1::CreateSessionRequest ToMessage(const CreateSessionRequest& request) {
   message.set_name(request.name);
   message.set_request_id(request.request_id);
   v1::SessionConfig& config = *message.mutable_config();
-  config.set_num_features(request.config.num_features);
-  if (request.config.epsilon.has_value()) config.set_epsilon(*request.config.epsilon);
-  if (request.config.momentum.has_value()) config.set_momentum(*request.config.momentum);
+  CopyTo(request.config, config);
   message.set_mode(ToMessage(request.mode));
   CopyTo(request.parameters, message.mutable_parameters());
   if (request.statistics.has_value()) {
@@ -137,6 +183,8 @@ v1::GetStatsRequest ToMessage(const GetStatsRequest& request) {
     message.mutable_channel_range()->set_first(request.first_channel);
     if (request.num_channels != 0) message.mutable_channel_range()->set_count(request.num_channels);
   }
+  message.set_return_last_batch(request.return_last_batch);
+  message.set_return_shadow(request.return_shadow);
   return message;
 }
 
@@ -154,20 +202,55 @@ v1::ForwardRequest ToMessage(const ForwardRequest& request) {
   }
   message.set_update(static_cast<v1::Update>(request.update));
   message.set_return_batch_moments(request.return_batch_moments);
+  message.set_return_saved_forward(request.save_for_backward);
+  message.set_return_normalization(request.save_for_backward);
   return message;
+}
+
+v1::BackwardRequest ToMessage(const BackwardRequest& request) {
+  v1::BackwardRequest message;
+  message.set_name(request.name);
+  if (request.expected_generation.has_value()) message.set_expected_generation(*request.expected_generation);
+  message.set_expected_uid(request.expected_uid);
+  message.set_stop_at_sums(request.stop_at_sums);
+  message.set_release_saved_forward(request.release);
+  if (request.start_from_sums.has_value()) {
+    v1::GradientSums& sums = *message.mutable_start_from_sums();
+    sums.set_count(request.start_from_sums->count);
+    CopyTo(request.start_from_sums->grad_output, sums.mutable_grad_output());
+    CopyTo(request.start_from_sums->grad_output_centered_input, sums.mutable_grad_output_centered_input());
+    CopyTo(request.start_from_sums->centered_input, sums.mutable_centered_input());
+  }
+  if (!request.token.empty()) {
+    message.set_saved_forward(request.token);
+    return message;
+  }
+  v1::Normalization& normalization = *message.mutable_resent()->mutable_normalization();
+  CopyTo(request.normalization.mean, normalization.mutable_mean());
+  CopyTo(request.normalization.var, normalization.mutable_var());
+  CopyTo(request.normalization.weight, normalization.mutable_weight());
+  normalization.set_from_batch(request.normalization.from_batch);
+  return message;
+}
+
+BackwardResult FromMessage(const v1::BackwardReply& message) {
+  return {.grad_weight = ToVector<float>(message.grad_weight()),
+          .grad_bias = ToVector<float>(message.grad_bias()),
+          .sums = {.count = message.sums().count(),
+                   .grad_output = ToVector<double>(message.sums().grad_output()),
+                   .grad_output_centered_input = ToVector<double>(message.sums().grad_output_centered_input()),
+                   .centered_input = ToVector<double>(message.sums().centered_input())}};
 }
 
 Session FromMessage(const v1::Session& message) {
   Session session{.name = message.name(),
                   .uid = message.uid(),
-                  .config = {.num_features = message.config().num_features()},
+                  .config = FromMessage(message.config()),
                   .mode = FromMessage(message.mode()),
                   .generation = message.generation(),
                   .num_batches_tracked = message.num_batches_tracked(),
                   .create_time = FromMessage(message.create_time()),
                   .update_time = FromMessage(message.update_time())};
-  if (message.config().has_epsilon()) session.config.epsilon = message.config().epsilon();
-  if (message.config().has_momentum()) session.config.momentum = message.config().momentum();
   if (message.has_parameters()) {
     session.parameters = Parameters{.weight = ToVector<float>(message.parameters().weight()),
                                     .bias = ToVector<float>(message.parameters().bias())};
@@ -190,12 +273,15 @@ absl::StatusOr<Session> FromMessage(const v1::SetModeReply& message) {
 absl::StatusOr<SessionStats> FromMessage(const v1::GetStatsReply& message) {
   if (message.sessions().empty()) return absl::InternalError("the server's reply to GetStats names no session");
   const v1::SessionStatistics& session = message.sessions(0);
-  return SessionStats{.name = session.name(),
-                      .uid = session.uid(),
-                      .generation = session.generation(),
-                      .mode = FromMessage(session.mode()),
-                      .statistics = FromMessage(session.statistics()),
-                      .first_channel = session.first_channel()};
+  SessionStats stats{.name = session.name(),
+                     .uid = session.uid(),
+                     .generation = session.generation(),
+                     .mode = FromMessage(session.mode()),
+                     .statistics = FromMessage(session.statistics()),
+                     .first_channel = session.first_channel()};
+  if (session.has_last_batch()) stats.last_batch = FromMessage(session.last_batch());
+  if (session.has_shadow()) stats.shadow = FromMessage(session.shadow());
+  return stats;
 }
 
 ServerInfo FromMessage(const v1::ServerInfo& message) {
@@ -222,9 +308,11 @@ ForwardResult FromMessage(const v1::ForwardReply& message) {
   }
   if (v1::Update_IsValid(message.update())) result.update = static_cast<Update>(message.update());
   if (message.has_batch_moments()) {
-    result.batch_moments = Moments{.count = message.batch_moments().count(),
-                                   .mean = ToVector<double>(message.batch_moments().mean()),
-                                   .m2 = ToVector<double>(message.batch_moments().m2())};
+    result.batch_moments = FromMessage(message.batch_moments());
+  }
+  if (message.has_normalization()) {
+    result.saved =
+        SavedForward{.token = message.saved_forward(), .normalization = FromMessage(message.normalization())};
   }
   return result;
 }

@@ -22,6 +22,7 @@ v1::SetParametersRequest ToMessage(const SetParametersRequest& request);
 v1::DeleteSessionRequest ToMessage(const DeleteSessionRequest& request);
 v1::GetStatsRequest ToMessage(const GetStatsRequest& request);
 // Everything but the input.
+v1::BackwardRequest ToMessage(const BackwardRequest& request);
 v1::ForwardRequest ToMessage(const ForwardRequest& request);
 
 Session FromMessage(const v1::Session& message);
@@ -31,6 +32,7 @@ absl::StatusOr<SessionStats> FromMessage(const v1::GetStatsReply& message);
 ListSessionsReply FromMessage(const v1::ListSessionsReply& message);
 ServerInfo FromMessage(const v1::ServerInfo& message);
 // Everything but the output.
+BackwardResult FromMessage(const v1::BackwardReply& message);
 ForwardResult FromMessage(const v1::ForwardReply& message);
 
 }  // namespace normserve::client

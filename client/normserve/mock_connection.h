@@ -19,6 +19,7 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<Session>, SetParameters, (const SetParametersRequest&, absl::Time), (override));
   MOCK_METHOD(absl::Status, DeleteSession, (const DeleteSessionRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ForwardResult>, Forward, (const ForwardRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<BackwardResult>, Backward, (const BackwardRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<SessionStats>, GetStats, (const GetStatsRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ServerInfo>, GetServerInfo, (absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<Health>, CheckHealth, (const std::string&, absl::Time), (override));

@@ -13,16 +13,39 @@ namespace normserve::client {
 // A name for what a Forward does by default.
 enum class Mode {
   kUnspecified =
-      0,       // in a request: the session's mode (at creation: kTrain); in a reply: one this library has no name for
-  kTrain = 1,  // normalise with the batch's own statistics and fold them into the running ones
-  kEval = 2,   // normalise with the running statistics and change nothing
+      0,        // in a request: the session's mode (at creation: kTrain); in a reply: one this library has no name for
+  kTrain = 1,   // normalise with the batch's own statistics and fold them into the running ones
+  kEval = 2,    // normalise with the running statistics and change nothing
+  kShadow = 3,  // as kEval, and keep the batches' moments beside the state
+};
+
+// How running statistics are usually kept elsewhere: the defaults of SessionConfig's other fields.
+enum class Convention { kUnspecified = 0, kPyTorch = 1, kKeras = 2, kFlax = 3, kOnnx = 4 };
+
+// Which variance of a batch the running variance follows; unset: the convention's.
+enum class RunningVariance { kUnspecified = 0, kUnbiased = 1, kBiased = 2 };
+
+// What happens to a batch that would update but is not finite; unset: kReject.
+enum class NonFinitePolicy { kUnspecified = 0, kReject = 1, kSkipUpdate = 2 };
+
+// How the running statistics follow the batches.
+enum class Averaging {
+  kExponential,   // weight `momentum`
+  kCumulative,    // every batch counts the same: PyTorch's momentum=None
+  kZeroDebiased,  // exponential, without the weight of what it started from
 };
 
 // What a session is created with. Every default is PyTorch's.
 struct SessionConfig {
   int64_t num_features = 0;             // channels, C; required
-  std::optional<double> epsilon = {};   // added to the variance before the root; unset: 1e-5
-  std::optional<double> momentum = {};  // weight of the newest batch; unset: 0.1
+  std::optional<double> epsilon = {};   // added to the variance before the root; unset: the convention's, 1e-5
+  std::optional<double> momentum = {};  // weight of the newest batch; unset: the convention's, 0.1; not for kCumulative
+  Averaging averaging = Averaging::kExponential;
+  std::optional<bool> affine = {};               // whether weight and bias follow; unset: true
+  std::optional<bool> track_running_stats = {};  // unset: true; false: batch statistics in every mode
+  RunningVariance running_variance = RunningVariance::kUnspecified;
+  NonFinitePolicy non_finite_policy = NonFinitePolicy::kUnspecified;
+  Convention convention = Convention::kUnspecified;  // unset: kPyTorch
 };
 
 // A session as the server describes it.
@@ -35,8 +58,8 @@ struct Session {
   int64_t num_batches_tracked = 0;  // training batches folded in so far
   absl::Time create_time;
   absl::Time update_time;
-  std::optional<Parameters> parameters;         // only where they were asked for
-  std::optional<RunningStatistics> statistics;  // only where they were asked for
+  std::optional<Parameters> parameters;         // only where they were asked for, and if the session is affine
+  std::optional<RunningStatistics> statistics;  // only where they were asked for, and if the session tracks them
 };
 
 }  // namespace normserve::client

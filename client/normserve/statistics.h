@@ -33,4 +33,13 @@ struct Parameters {
   std::vector<float> bias;    // [C], beta; empty at creation: 0, in SetParameters: left as it is
 };
 
+// What gradients are made of, per channel, with g the gradient of the output and x the input. Those of several parts of
+// a batch may be added.
+struct GradientSums {
+  int64_t count = 0;                               // values per channel
+  std::vector<double> grad_output;                 // [C], sum of g
+  std::vector<double> grad_output_centered_input;  // [C], sum of g * (x - mean)
+  std::vector<double> centered_input;              // [C], sum of x - mean
+};
+
 }  // namespace normserve::client

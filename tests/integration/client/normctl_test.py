@@ -164,6 +164,29 @@ class Normctl(ServerTestCase):
         self.assertEqual(self.normctl_json("stats", "clone/b")["running_mean"], copy["running_mean"])
         self.assertEqual(self.normctl_json("clone", "clone/b")["num_batches_tracked"], 1)
 
+    def test_conventions_layouts_and_shadow(self):
+        self.normctl("create", "kind/keras", "--num-features", "2", "--convention", "keras", "--no-affine")
+        session = self.normctl_json("show", "kind/keras")
+        self.assertEqual((session["epsilon"], session["momentum"], session["biased_running_variance"]), (1e-3, 0.01, True))
+        self.assertFalse(session["affine"])
+        self.assertNotIn("weight", session)
+        self.assertIn("momentum 0.01, biased variance", self.normctl("show", "kind/keras"))
+        self.normctl("create", "kind/mean", "--num-features", "2", "--averaging", "cumulative")
+        first = np.arange(12, dtype="<f4").reshape(2, 2, 3)
+        y, z = str(self.folder / "y.npy"), str(self.folder / "z.npy")
+        self.normctl("forward", "kind/mean", "--input", self.save("first.npy", first), "--output", y)
+        last = self.save("last.npy", np.ascontiguousarray(np.moveaxis(first, 1, -1)))
+        self.normctl("forward", "kind/mean", "--channels-last", "--input", last, "--output", z)
+        np.testing.assert_array_equal(np.moveaxis(np.load(z), -1, 1), np.load(y))
+        self.assertEqual(self.normctl_json("stats", "kind/mean")["running_mean"], [4, 7])
+        self.assertIn("SHADOW", self.normctl("mode", "kind/mean", "shadow"))
+        self.assertIn("(shadow moments updated)",
+                      self.normctl("forward", "kind/mean", "--input", str(self.folder / "first.npy")))
+        stats = self.normctl_json("stats", "kind/mean", "--shadow", "--last-batch")
+        self.assertEqual((stats["shadow"]["count"], stats["shadow"]["mean"]), (6, [4, 7]))
+        self.assertEqual(stats["last_batch"]["count"], 6)
+        self.assertIn("shadow: 6 values a channel", self.normctl("stats", "kind/mean", "--shadow"))
+
     def test_delete_forgets(self):
         self.normctl("create", "delete", "--num-features", "1")
         self.assertEqual(self.normctl("delete", "delete"), "deleted delete\n")

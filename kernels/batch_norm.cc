@@ -59,8 +59,9 @@ class PieceReader {
 absl::StatusOr<BatchShape> BatchShape::FromDimensions(absl::Span<const int64_t> dimensions, Layout layout,
                                                       absl::string_view field) {
   if (dimensions.size() > kMaxDimensions) {
-    return ShapeError(field, dimensions.first(4), absl::StrCat("and ", dimensions.size() - 4, " dimensions more, at most ",
-                                                        kMaxDimensions, " are allowed: send [N, C, *]"));
+    return ShapeError(field, dimensions.first(4),
+                      absl::StrCat("and ", dimensions.size() - 4, " dimensions more, at most ", kMaxDimensions,
+                                   " are allowed: send [N, C, *]"));
   }
   if (dimensions.size() < 2) return ShapeError(field, dimensions, "send [N, C] or [N, C, *]");
   if (dimensions[0] < 0) return ShapeError(field, dimensions, "N, the first dimension, must be 0 or more");

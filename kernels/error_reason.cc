@@ -14,7 +14,7 @@ constexpr std::array<absl::string_view, 18> kNames = {
     "INVALID_FIELD",     "SHAPE_MISMATCH", "BATCH_TOO_SMALL",     "NON_FINITE",   "REQUEST_ID_REUSED",
     "SESSION_NOT_FOUND", "SESSION_EXISTS", "GENERATION_MISMATCH", "UID_MISMATCH", "LINEAGE_CHANGED",
     "LIMIT_REACHED",     "DEVICE_MEMORY",  "DEVICE_LOST",         "DRAINING",     "ANSWER_DROPPED",
-    "TOKEN_DROPPED", "NOT_TRACKED",       "NOT_AFFINE"};
+    "TOKEN_DROPPED",     "NOT_TRACKED",    "NOT_AFFINE"};
 
 }  // namespace
 

@@ -10,6 +10,13 @@
 #include "kernels/vulkan/submitter.h"
 
 namespace normserve {
+namespace {
+
+// The tensor that says how a job is cut up.
+const InputTensor& ShapingTensor(const ForwardJob& job) { return job.input; }
+const InputTensor& ShapingTensor(const BackwardJob& job) { return job.grad_output; }
+
+}  // namespace
 
 // Members are destroyed from the last: the submitter completes what is in flight before anything else goes.
 struct VulkanEngine::Runtime {
@@ -63,10 +70,10 @@ absl::StatusOr<std::unique_ptr<VulkanEngine>> VulkanEngine::Create(const VulkanE
 }
 
 template <typename JobRecording, typename Job, typename Done>
-void VulkanEngine::Submit(const BatchShape& shape, ElementType type, const PlanOptions& plan_options, Job job,
-                          Done done) {
+void VulkanEngine::Submit(const PlanOptions& plan_options, Job job, Done done) {
   Runtime& runtime = *runtime_;
-  auto plan = PlanDispatches(shape, type, runtime.device->limits(), plan_options);
+  const InputTensor& tensor = ShapingTensor(job);
+  auto plan = PlanDispatches(tensor.shape, tensor.type, runtime.device->limits(), plan_options);
   if (!plan.ok()) return std::move(done)(plan.status());
   auto recording = JobRecording::Create(job, std::make_shared<const DispatchPlan>(*std::move(plan)),
                                         {*runtime.pipelines, *runtime.device, *runtime.pool, *runtime.commands});
@@ -83,12 +90,11 @@ void VulkanEngine::Submit(const BatchShape& shape, ElementType type, const PlanO
 }
 
 void VulkanEngine::Forward(ForwardJob job, ForwardDone done) {
-  Submit<ForwardRecording>(job.input.shape, job.input.type, runtime_->plan_options, std::move(job), std::move(done));
+  Submit<ForwardRecording>(runtime_->plan_options, std::move(job), std::move(done));
 }
 
 void VulkanEngine::Backward(BackwardJob job, BackwardDone done) {
-  const InputTensor& gradient = job.grad_output;
-  Submit<BackwardRecording>(gradient.shape, gradient.type, runtime_->plan_options, std::move(job), std::move(done));
+  Submit<BackwardRecording>(runtime_->plan_options, std::move(job), std::move(done));
 }
 
 // Drivers compile a pipeline at its first dispatch: small batches that reach each of them, computed in the background
@@ -108,9 +114,7 @@ void VulkanEngine::WarmUp() {
     ForwardJob job{.input = {.shape = shape, .pieces = {absl::MakeConstSpan(*values)}, .owner = values},
                    .parameters = parameters};
     PlanOptions plan = runtime_->plan_options;
-    auto submit = [&](const ForwardJob& warm) {
-      Submit<ForwardRecording>(shape, ElementType::kFloat32, plan, warm, ForwardDone([](auto) {}));
-    };
+    auto submit = [&](const ForwardJob& warm) { Submit<ForwardRecording>(plan, warm, ForwardDone([](auto) {})); };
     for (plan.lane_level = 0; plan.lane_level < 2; ++plan.lane_level) submit(job);
     job.given = given;
     submit(job);

@@ -56,7 +56,7 @@ class VulkanEngine : public Engine {
   explicit VulkanEngine(std::unique_ptr<Runtime> runtime);
   void WarmUp();
   template <typename JobRecording, typename Job, typename Done>
-  void Submit(const BatchShape& shape, ElementType type, const PlanOptions& plan_options, Job job, Done done);
+  void Submit(const PlanOptions& plan_options, Job job, Done done);
 
   const std::unique_ptr<Runtime> runtime_;
 };

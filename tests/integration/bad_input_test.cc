@@ -173,7 +173,9 @@ TEST_F(BadInputTest, SessionsThatCannotBeAreRefused) {
       {"config.momentum", [](auto& r) { r.mutable_config()->set_momentum(kNaN); }},
       // durability, which a later version of the contract has.
       {"SessionConfig.10",
-       [](auto& r) { r.mutable_config()->GetReflection()->MutableUnknownFields(r.mutable_config())->AddVarint(10, 0); }},
+       [](auto& r) {
+         r.mutable_config()->GetReflection()->MutableUnknownFields(r.mutable_config())->AddVarint(10, 0);
+       }},
       {"name", [](auto& r) { r.set_name("a b"); }},
       {"name", [](auto& r) { r.set_name("a/"); }},
       {"name", [](auto& r) { r.set_name(std::string(256, 'a')); }},

@@ -4,13 +4,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/blocking_counter.h"
+#include "kernels/bit_model.h"
 #include "tests/conformance/engines.h"
 #include "tests/conformance/hash.h"
 #include "tests/conformance/oracle.h"
@@ -221,6 +227,80 @@ INSTANTIATE_TEST_SUITE_P(, GradientTest,
                          [](const auto& info) {
                            return absl::StrCat(std::get<0>(info.param), "_", std::get<1>(info.param).name);
                          });
+
+// Outputs, gradients and sums of a case in every type, as the model gives them, and of the batch itself.
+std::vector<std::string> ModelHashes(const Case& test_case) {
+  BitModelEngine model;
+  std::vector<std::string> hashes = {absl::StrCat(absl::Hex(HashOf(MakeData(test_case).x)))};
+  for (ElementType type : {ElementType::kFloat32, ElementType::kFloat16, ElementType::kBFloat16}) {
+    Trial trial(test_case, InType(MakeData(test_case), type));
+    if (!AreFinite(trial.data.x)) continue;
+    const absl::StatusOr<ForwardResult> output = RunForward(model, MakeJob(test_case, trial.data));
+    if (output->moments) trial.moments = *output->moments;
+    const absl::StatusOr<BackwardResult> gradients = RunBackward(model, trial.Job(test_case));
+    hashes.push_back(absl::StrCat(absl::Hex(HashOf(*output)), "-", absl::Hex(HashOf(*gradients))));
+  }
+  return hashes;
+}
+
+// The model's bits are the same on every machine and with every compiler; GradientTest ties every device to the model.
+// NORMSERVE_RECORD_HASHES=tests/conformance/hashes.json records them anew, which a change of the arithmetic must want.
+TEST(KeptHashes, AreThoseOfTheModel) {
+  nlohmann::ordered_json found;
+  for (const Case& test_case : AllCases()) {
+    if (MakeData(test_case).shape.NumValues() <= kMostValues / 4) found[test_case.name] = ModelHashes(test_case);
+  }
+  EXPECT_GT(found.size(), 100u);
+  if (const char* path = std::getenv("NORMSERVE_RECORD_HASHES"); path != nullptr) {
+    std::ofstream(path) << found.dump(1) << "\n";
+    return;
+  }
+  std::ifstream file(NORMSERVE_CONFORMANCE_HASHES);
+  const auto kept = nlohmann::ordered_json::parse(file, nullptr, /*allow_exceptions=*/false);
+  for (const auto& [name, hashes] : found.items())
+    EXPECT_EQ(hashes, kept.value(name, nlohmann::ordered_json())) << name;
+  EXPECT_EQ(found.size(), kept.size());
+}
+
+class RepeatTest : public testing::TestWithParam<std::string> {};
+
+// Many in flight at once, so that a missing barrier or a buffer lent too early would show.
+TEST_P(RepeatTest, AHundredRunsGiveOneSetOfBits) {
+  constexpr int kRuns = 100;
+  absl::StatusOr<Engine*> engine = SharedEngine(GetParam());
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  for (const Case& test_case : AllCases()) {
+    if (test_case.name != "forum" && test_case.name != "n_c_only" && test_case.name != "spatial_49" &&
+        test_case.name != "channels_129" && test_case.name != "forum_eval") {
+      continue;
+    }
+    for (ElementType type : {ElementType::kFloat32, ElementType::kFloat16, ElementType::kBFloat16}) {
+      Trial trial(test_case, InType(MakeData(test_case), type));
+      const absl::StatusOr<ForwardResult> first = RunForward(**engine, MakeJob(test_case, trial.data));
+      ASSERT_TRUE(first.ok()) << first.status();
+      if (first->moments) trial.moments = *first->moments;
+      const absl::StatusOr<BackwardResult> first_gradients = RunBackward(**engine, trial.Job(test_case));
+      ASSERT_TRUE(first_gradients.ok()) << first_gradients.status();
+      const uint64_t output = HashOf(*first), gradients = HashOf(*first_gradients);
+      std::atomic<int> differing{0};
+      absl::BlockingCounter left(2 * kRuns);
+      for (int run = 0; run < kRuns; ++run) {
+        (*engine)->Forward(MakeJob(test_case, trial.data), [&, output](absl::StatusOr<ForwardResult> result) {
+          if (!result.ok() || HashOf(*result) != output) ++differing;
+          left.DecrementCount();
+        });
+        (*engine)->Backward(trial.Job(test_case), [&, gradients](absl::StatusOr<BackwardResult> result) {
+          if (!result.ok() || HashOf(*result) != gradients) ++differing;
+          left.DecrementCount();
+        });
+      }
+      left.Wait();
+      EXPECT_EQ(differing, 0) << test_case.name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, RepeatTest, testing::ValuesIn(EngineNames()), [](const auto& info) { return info.param; });
 
 // A job or a buffer that an engine still holds when it ends fails here.
 class EnginesEndLast : public testing::Environment {

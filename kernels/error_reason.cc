@@ -10,11 +10,11 @@ namespace {
 
 constexpr absl::string_view kPayloadUrl = "normserve/error-details";
 
-constexpr std::array<absl::string_view, 18> kNames = {
-    "INVALID_FIELD",     "SHAPE_MISMATCH", "BATCH_TOO_SMALL",     "NON_FINITE",   "REQUEST_ID_REUSED",
-    "SESSION_NOT_FOUND", "SESSION_EXISTS", "GENERATION_MISMATCH", "UID_MISMATCH", "LINEAGE_CHANGED",
-    "LIMIT_REACHED",     "DEVICE_MEMORY",  "DEVICE_LOST",         "DRAINING",     "ANSWER_DROPPED",
-    "TOKEN_DROPPED",     "NOT_TRACKED",    "NOT_AFFINE"};
+constexpr std::array<absl::string_view, 19> kNames = {
+    "INVALID_FIELD",     "SHAPE_MISMATCH", "BATCH_TOO_SMALL",     "NON_FINITE",      "REQUEST_ID_REUSED",
+    "SESSION_NOT_FOUND", "SESSION_EXISTS", "GENERATION_MISMATCH", "UID_MISMATCH",    "LINEAGE_CHANGED",
+    "LIMIT_REACHED",     "DEVICE_MEMORY",  "DEVICE_LOST",         "DRAINING",        "ANSWER_DROPPED",
+    "TOKEN_DROPPED",     "NOT_TRACKED",    "NOT_AFFINE",          "SELF_TEST_FAILED"};
 
 }  // namespace
 

@@ -30,6 +30,7 @@ enum class ErrorReason {
   kTokenDropped,
   kNotTracked,
   kNotAffine,
+  kSelfTestFailed,
 };
 
 // "SHAPE_MISMATCH" and so on.

@@ -2,7 +2,10 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/backward_recording.h"
+#include "kernels/bit_model.h"
+#include "kernels/error_reason.h"
 #include "kernels/forward_recording.h"
 #include "kernels/pipelines.h"
 #include "kernels/vulkan/command_pool.h"
@@ -16,10 +19,22 @@ namespace {
 const InputTensor& ShapingTensor(const ForwardJob& job) { return job.input; }
 const InputTensor& ShapingTensor(const BackwardJob& job) { return job.grad_output; }
 
+absl::Status TestFailed(const ShaderVariant& variant, absl::string_view device) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, ErrorReason::kSelfTestFailed,
+      absl::StrCat("device \"", device, "\" does not compute what it should (shaders: ", VariantName(variant),
+                   "), so its results are not used: update its driver, or choose another "
+                   "device with --device"),
+      {{"device", std::string(device)}, {"variant", VariantName(variant)}});
+}
+
 }  // namespace
 
 // Members are destroyed from the last: the submitter completes what is in flight before anything else goes.
 struct VulkanEngine::Runtime {
+  explicit Runtime(const VulkanEngineOptions& options)
+      : self_test(options.make_model ? options.make_model() : std::make_unique<BitModelEngine>()) {}
+
   std::unique_ptr<vulkan::Instance> instance;
   std::vector<vulkan::DeviceSnapshot> devices;
   vulkan::Selection selection;
@@ -28,6 +43,7 @@ struct VulkanEngine::Runtime {
   std::unique_ptr<vulkan::CommandPool> commands;
   std::unique_ptr<Pipelines> pipelines;
   PlanOptions plan_options;
+  SelfTest self_test;
   std::unique_ptr<vulkan::Submitter> submitter;
 };
 
@@ -36,7 +52,7 @@ VulkanEngine::VulkanEngine(std::unique_ptr<Runtime> runtime) : runtime_(std::mov
 VulkanEngine::~VulkanEngine() = default;
 
 absl::StatusOr<std::unique_ptr<VulkanEngine>> VulkanEngine::Create(const VulkanEngineOptions& options) {
-  auto runtime = std::make_unique<Runtime>();
+  auto runtime = std::make_unique<Runtime>(options);
   auto instance = vulkan::Instance::Create(options.instance);
   if (!instance.ok()) return instance.status();
   runtime->instance = *std::move(instance);
@@ -89,38 +105,52 @@ void VulkanEngine::Submit(const PlanOptions& plan_options, Job job, Done done) {
   });
 }
 
+void VulkanEngine::BeginTest(const ShaderVariant& variant, const PlanOptions& plan_options) {
+  runtime_->self_test.Begin(
+      variant,
+      [&](ForwardJob job, ForwardDone done) {
+        Submit<ForwardRecording>(plan_options, std::move(job), std::move(done));
+      },
+      [&](BackwardJob job, BackwardDone done) {
+        Submit<BackwardRecording>(plan_options, std::move(job), std::move(done));
+      });
+}
+
+// Jobs are over in the order that they are queued, so the variant's test is when this job is.
+template <typename JobRecording, typename Result, typename Job, typename Done>
+void VulkanEngine::SubmitTested(bool backward, Job job, Done done) {
+  Runtime& runtime = *runtime_;
+  const InputTensor& tensor = ShapingTensor(job);
+  const auto plan = PlanDispatches(tensor.shape, tensor.type, runtime.device->limits(), runtime.plan_options);
+  if (!plan.ok()) return std::move(done)(plan.status());
+  const ShaderVariant variant = {.backward = backward, .access = plan->moments_access, .type = tensor.type};
+  BeginTest(variant, runtime.plan_options);
+  Submit<JobRecording>(runtime.plan_options, std::move(job),
+                       Done([this, variant, done = std::move(done)](absl::StatusOr<Result> result) mutable {
+                         if (result.ok() && runtime_->self_test.result(variant) == SelfTestResult::kFailed) {
+                           result = TestFailed(variant, limits().name);
+                         }
+                         std::move(done)(std::move(result));
+                       }));
+}
+
 void VulkanEngine::Forward(ForwardJob job, ForwardDone done) {
-  Submit<ForwardRecording>(runtime_->plan_options, std::move(job), std::move(done));
+  SubmitTested<ForwardRecording, ForwardResult>(/*backward=*/false, std::move(job), std::move(done));
 }
 
 void VulkanEngine::Backward(BackwardJob job, BackwardDone done) {
-  Submit<BackwardRecording>(runtime_->plan_options, std::move(job), std::move(done));
+  SubmitTested<BackwardRecording, BackwardResult>(/*backward=*/true, std::move(job), std::move(done));
 }
 
-// Drivers compile a pipeline at its first dispatch: small batches that reach each of them, computed in the background
-// while the server starts. What goes wrong here will be said by the first request.
+// Drivers compile a pipeline at its first dispatch: the tests of what is most likely to be asked for reach each of
+// them, in the background while the server starts.
 void VulkanEngine::WarmUp() {
-  const BatchShape shapes[] = {
-      {.batch_size = 2, .num_features = 2, .spatial_size = 16},  // Access::kRuns
-      {.batch_size = 2, .num_features = 2, .spatial_size = 4},   // Access::kQuads
-      {.batch_size = 2, .num_features = 2, .spatial_size = 3},   // Access::kScalar
-      {.batch_size = 2, .num_features = 2, .spatial_size = 1},   // Access::kColumns
-  };
-  const auto parameters = std::make_shared<AffineParameters>(AffineParameters{.weight = {1, 1}, .bias = {0, 0}});
-  const auto given =
-      std::make_shared<NormalizationStatistics>(NormalizationStatistics{.mean = {0, 0}, .variance = {1, 1}});
-  for (const BatchShape& shape : shapes) {
-    auto values = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(shape.SizeBytes(ElementType::kFloat32)));
-    ForwardJob job{.input = {.shape = shape, .pieces = {absl::MakeConstSpan(*values)}, .owner = values},
-                   .parameters = parameters};
-    PlanOptions plan = runtime_->plan_options;
-    auto submit = [&](const ForwardJob& warm) { Submit<ForwardRecording>(plan, warm, ForwardDone([](auto) {})); };
-    for (plan.lane_level = 0; plan.lane_level < 2; ++plan.lane_level) submit(job);
-    job.given = given;
-    submit(job);
+  for (Access access : {Access::kRuns, Access::kQuads, Access::kScalar, Access::kColumns}) {
+    BeginTest({.access = access}, runtime_->plan_options);
   }
 }
 
+SelfTestReport VulkanEngine::self_test_report() const { return runtime_->self_test.Report(); }
 const std::vector<vulkan::DeviceSnapshot>& VulkanEngine::devices() const { return runtime_->devices; }
 const vulkan::Selection& VulkanEngine::selection() const { return runtime_->selection; }
 const vulkan::DeviceLimits& VulkanEngine::limits() const { return runtime_->device->limits(); }

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/dispatch_plan.h"
 #include "kernels/engine.h"
+#include "kernels/self_test.h"
 #include "kernels/vulkan/buffer_pool.h"
 #include "kernels/vulkan/device_mask.h"
 #include "kernels/vulkan/device_selection.h"
@@ -26,6 +27,8 @@ struct VulkanEngineOptions {
   vulkan::BufferPoolOptions pool;
   // Fixes what the planner would choose; for tests and measurements.
   PlanOptions plan;
+  // What the self-test takes for right. Empty: BitModelEngine. For tests.
+  std::function<std::unique_ptr<Engine>()> make_model;
 };
 
 // Batch norm by compute shaders. All arithmetic on the device is addition, subtraction and multiplication in an
@@ -48,6 +51,9 @@ class VulkanEngine : public Engine {
   // The limits of the chosen device, after the mask.
   const vulkan::DeviceLimits& limits() const;
   vulkan::BufferPoolCounters pool_counters() const;
+  // Which variants were used and found right. A job of a variant that failed answers FAILED_PRECONDITION
+  // (SELF_TEST_FAILED).
+  SelfTestReport self_test_report() const;
   // What the validation layer has said so far, if it is on.
   std::vector<std::string> validation_messages() const;
 
@@ -55,6 +61,9 @@ class VulkanEngine : public Engine {
   struct Runtime;
   explicit VulkanEngine(std::unique_ptr<Runtime> runtime);
   void WarmUp();
+  void BeginTest(const ShaderVariant& variant, const PlanOptions& plan_options);
+  template <typename JobRecording, typename Result, typename Job, typename Done>
+  void SubmitTested(bool backward, Job job, Done done);
   template <typename JobRecording, typename Job, typename Done>
   void Submit(const PlanOptions& plan_options, Job job, Done done);
 

@@ -32,7 +32,17 @@ constexpr absl::Duration kLastBytesTimeout = absl::Seconds(5);
 struct ChosenEngine {
   std::unique_ptr<Engine> engine;
   std::vector<DeviceDescription> devices;
+  std::function<DeviceTests()> device_tests;  // as long as the engine lives
 };
+
+DeviceTests TestsOf(const VulkanEngine& engine) {
+  const SelfTestReport report = engine.self_test_report();
+  DeviceTests tests{.keeps_subnormals = report.keeps_subnormals};
+  for (const SelfTestReport::Entry& entry : report.entries) {
+    tests.variants.emplace_back(VariantName(entry.variant), static_cast<DeviceTests::Result>(entry.result));
+  }
+  return tests;
+}
 
 // What clients are told of the devices, the chosen one first.
 std::vector<DeviceDescription> Describe(const VulkanEngine& engine) {
@@ -68,7 +78,10 @@ absl::StatusOr<ChosenEngine> ChooseEngine(const ServerOptions& options) {
   if (!engine.ok()) return engine.status();
   if ((*engine)->selection().warning.has_value()) spdlog::warn("{}", *(*engine)->selection().warning);
   std::vector<DeviceDescription> devices = Describe(**engine);
-  return ChosenEngine{.engine = *std::move(engine), .devices = std::move(devices)};
+  const VulkanEngine* const device = engine->get();
+  return ChosenEngine{.engine = *std::move(engine), .devices = std::move(devices), .device_tests = [device] {
+                        return TestsOf(*device);
+                      }};
 }
 
 // SIGTERM and SIGINT, held back in every thread so that only Wait sees them. Made before any thread is started.
@@ -128,6 +141,7 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
   ServerDescription description{.version = NORMSERVE_VERSION,
                                 .start_time = absl::Now(),
                                 .devices = chosen->devices,
+                                .device_tests = chosen->device_tests,
                                 .max_message_bytes = options.max_message_bytes,
                                 .max_in_flight_bytes = options.max_in_flight_bytes,
                                 .max_saved_forward_bytes = options.max_saved_forward_bytes};

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -20,11 +23,19 @@ struct DeviceDescription {
   std::string reason;  // why it was chosen or not
 };
 
+// What the device in use was found to do, as of now.
+struct DeviceTests {
+  enum class Result { kPending, kPassed, kFailed };
+  std::vector<std::pair<std::string, Result>> variants;
+  std::optional<bool> keeps_subnormals;  // nothing: not known yet
+};
+
 // Constant while the server runs.
 struct ServerDescription {
   std::string version;
   absl::Time start_time;
-  std::vector<DeviceDescription> devices;  // the chosen one first; none with the reference engine
+  std::vector<DeviceDescription> devices;     // the chosen one first; none with the reference engine
+  std::function<DeviceTests()> device_tests;  // empty with the reference engine
   int64_t max_message_bytes = 0;
   int64_t max_in_flight_bytes = 0;
   int64_t max_saved_forward_bytes = 0;

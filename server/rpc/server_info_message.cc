@@ -1,6 +1,25 @@
 #include "server/rpc/server_info_message.h"
 
 namespace normserve {
+namespace {
+
+void WriteTests(const DeviceTests& tests, v1::Device& message) {
+  bool exact = true;
+  for (const auto& [variant, result] : tests.variants) {
+    v1::SelfTest* entry = message.add_self_tests();
+    entry->set_variant(variant);
+    entry->set_result(result == DeviceTests::Result::kPending  ? v1::SELF_TEST_RESULT_PENDING
+                      : result == DeviceTests::Result::kPassed ? v1::SELF_TEST_RESULT_PASSED
+                                                               : v1::SELF_TEST_RESULT_FAILED);
+    exact = exact && result != DeviceTests::Result::kFailed;
+  }
+  message.set_bit_exact(exact);
+  if (tests.keeps_subnormals.has_value()) {
+    message.set_subnormals(*tests.keeps_subnormals ? v1::SUBNORMAL_CLASS_KEPT : v1::SUBNORMAL_CLASS_FLUSHED);
+  }
+}
+
+}  // namespace
 
 void WriteServerInfo(const ServerDescription& description, const SessionLimits& limits,
                      const SessionRegistry::Usage& usage, v1::ServerInfo& message) {
@@ -15,6 +34,7 @@ void WriteServerInfo(const ServerDescription& description, const SessionLimits& 
     entry->set_api_version(device.api_version);
     entry->set_in_use(device.in_use);
     entry->set_reason(device.reason);
+    if (device.in_use && description.device_tests) WriteTests(description.device_tests(), *entry);
   }
   v1::Limits* written = message.mutable_limits();
   written->set_max_message_bytes(description.max_message_bytes);

@@ -38,7 +38,7 @@ LAYERS = (
     Layer("kernels/vulkan", r"kernels/vulkan/", r"kernels/(error_reason|check)\.h", (VULKAN,)),
     # A pure function: of the devices it knows their limits only.
     Layer("kernels/dispatch_plan", r"kernels/dispatch_plan\.", _ENGINE + r"|kernels/vulkan/device_limits\.h"),
-    Layer("kernels/vulkan_engine", r"kernels/(vulkan_engine|\w+_recording|pipelines|channel_nodes|kept_tensor|tensor_\w+)\.", r"kernels/"),
+    Layer("kernels/vulkan_engine", r"kernels/(vulkan_engine|\w+_recording|pipelines|channel_nodes|kept_tensor|self_test|tensor_\w+)\.", r"kernels/"),
     Layer("kernels", r"kernels/"),
     Layer("server/session", r"server/session/", _ENGINE + r"|server/store/state_store\.h"),
     Layer("server/store", r"server/store/", _ENGINE + r"|server/session/"),

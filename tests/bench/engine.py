@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""The engine beside PyTorch: one batch [32, 64, 56, 56], training and evaluation, medians of interleaved rounds.
+"""The engine beside PyTorch: one batch [32, 64, 56, 56], training, evaluation and gradients in every element type and
+layout, medians of interleaved rounds.
 
 Prints a table, and as its last line the same figures as JSON. Times are milliseconds a batch.
 """
@@ -12,6 +13,8 @@ import sys
 import time
 
 SHAPE = (32, 64, 56, 56)
+KINDS = ("Train", "Eval", "Backward")
+VARIANTS = [f"{data_type} {layout}" for data_type in ("FLOAT32", "FLOAT16", "BFLOAT16") for layout in ("first", "last")]
 # Keeps freed memory in the process: what a training loop that was tuned would do.
 WARM_ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
 
@@ -37,6 +40,16 @@ def measure_torch(seconds):
                 layer(x)
                 times.append(time.perf_counter() - begin)
         figures[name] = statistics.median(times) * 1e3
+    layer = torch.nn.BatchNorm2d(SHAPE[1])
+    x = x.requires_grad_()
+    y, g = layer(x), torch.randn(*SHAPE)
+    times = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        begin = time.perf_counter()
+        torch.autograd.grad(y, (x, layer.weight, layer.bias), g, retain_graph=True)
+        times.append(time.perf_counter() - begin)
+    figures["Backward"] = statistics.median(times) * 1e3
     print(json.dumps(figures))
 
 
@@ -71,18 +84,22 @@ def main():
         own = [sys.executable, __file__, "--torch", "--seconds", str(options.seconds)]
         for label, environment in (("torch", None), ("torch warm", WARM_ALLOCATOR)):
             torch = run_json(own, environment)
-            figures.update({f"{label} {name}": torch[name] for name in ("Train", "Eval")})
+            figures.update({f"{label} {name}": torch[name] for name in ("Train", "Eval", "Backward")})
         rounds.append(figures)
 
     median = {name: statistics.median(figures[name] for figures in rounds) for name in rounds[0]}
     gigabytes = 4e-9 * SHAPE[0] * SHAPE[1] * SHAPE[2] * SHAPE[3]
-    rows = [
-        ("normserve engine, train", "engine Train"), ("PyTorch, train", "torch Train"),
-        ("PyTorch, train, memory kept", "torch warm Train"),
-        ("normserve engine, eval", "engine Eval"), ("PyTorch, eval", "torch Eval"),
-        ("PyTorch, eval, memory kept", "torch warm Eval"),
-        ("copy shader", "engine CopyShader"),
-    ]
+    for kind in KINDS:
+        for figures in rounds:
+            figures[f"engine {kind}"] = figures[f"engine {kind} FLOAT32 first"]
+        median[f"engine {kind}"] = median[f"engine {kind} FLOAT32 first"]
+    rows = []
+    for kind in KINDS:
+        rows += [(f"normserve engine, {kind.lower()}", f"engine {kind}"), (f"PyTorch, {kind.lower()}", f"torch {kind}"),
+                 (f"PyTorch, {kind.lower()}, memory kept", f"torch warm {kind}")]
+    rows.append(("copy shader", "engine CopyShader"))
+    for kind in KINDS:
+        rows += [(f"{kind.lower()}, {variant}", f"engine {kind} {variant}") for variant in VARIANTS[1:]]
     print(f"\n{list(SHAPE)} float32 on {context['device']}, {context['num_cpus']} processors; "
           f"PyTorch {torch['version']}, {torch['threads']} threads")
     print(f"{'':32}{'median ms':>10}{'min':>9}{'max':>9}")
@@ -91,11 +108,11 @@ def main():
         print(f"{label:32}{median[name]:10.2f}{min(values):9.2f}{max(values):9.2f}")
     # Paired within a round, so that a slow spell of the machine hits both sides.
     ratio = {name: statistics.median(f[f"engine {name}"] / f[f"torch {name}"] for f in rounds)
-             for name in ("Train", "Eval")}
+             for name in KINDS}
     warm = {name: statistics.median(f[f"engine {name}"] / f[f"torch warm {name}"] for f in rounds)
-            for name in ("Train", "Eval")}
+            for name in KINDS}
     print(f"engine / PyTorch: train {ratio['Train']:.2f} ({warm['Train']:.2f} with memory kept), "
-          f"eval {ratio['Eval']:.2f} ({warm['Eval']:.2f})")
+          f"eval {ratio['Eval']:.2f} ({warm['Eval']:.2f}), backward {ratio['Backward']:.2f} ({warm['Backward']:.2f})")
     print(json.dumps({
         "shape": SHAPE, "device": context["device"], "torch": torch["version"], "rounds": options.rounds,
         "train_ms": median["engine Train"], "eval_ms": median["engine Eval"],
@@ -103,6 +120,9 @@ def main():
         "torch_kept_train_ms": median["torch warm Train"], "torch_kept_eval_ms": median["torch warm Eval"],
         "train_over_torch": ratio["Train"], "eval_over_torch": ratio["Eval"],
         "train_over_torch_kept": warm["Train"], "eval_over_torch_kept": warm["Eval"],
+        "backward_ms": median["engine Backward"], "torch_backward_ms": median["torch Backward"],
+        "backward_over_torch": ratio["Backward"], "backward_over_torch_kept": warm["Backward"],
+        "variants_ms": {f"{kind} {variant}": median[f"engine {kind} {variant}"] for kind in KINDS for variant in VARIANTS},
         "copy_shader_ms": median["engine CopyShader"],
         "copy_shader_gb_per_s": 2 * gigabytes / median["engine CopyShader"] * 1e3,
     }))

@@ -4,11 +4,14 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "kernels/host_tensor.h"
 #include "kernels/shaders/copy.spv.h"
 #include "kernels/vulkan/command_pool.h"
 #include "kernels/vulkan/device.h"
@@ -42,21 +45,38 @@ VulkanEngine& SharedEngine() {
   return *engine;
 }
 
-// From bytes in host memory to bytes in host memory: the copy to the device counts.
-void Forward(benchmark::State& state, bool training) {
-  VulkanEngine& engine = SharedEngine();
+constexpr const char* kTypeNames[] = {"FLOAT32", "FLOAT16", "BFLOAT16"};
+
+InputTensor MakeTensor(ElementType type, bool channels_last, unsigned seed) {
+  std::vector<float> values(static_cast<size_t>(kShape.NumValues()));
+  std::mt19937 random(seed);
+  for (float& value : values) value = std::normal_distribution<float>()(random);
+  OutputTensor tensor = WriteTensor(type, values);
+  BatchShape shape = kShape;
+  if (channels_last) shape = {kShape.ValuesPerChannel(), kShape.num_features, 1};
+  return {.shape = shape, .type = type, .pieces = std::move(tensor.pieces), .owner = std::move(tensor.owner)};
+}
+
+std::shared_ptr<const AffineParameters> Parameters() {
   const auto channels = static_cast<size_t>(kShape.num_features);
-  auto values = std::make_shared<std::vector<float>>(static_cast<size_t>(kShape.NumValues()));
-  std::mt19937 random(1);
-  for (float& value : *values) value = std::normal_distribution<float>()(random);
-  const auto parameters = std::make_shared<AffineParameters>(
+  return std::make_shared<AffineParameters>(
       AffineParameters{.weight = std::vector<float>(channels, 1), .bias = std::vector<float>(channels, 0)});
-  const auto running = std::make_shared<NormalizationStatistics>(NormalizationStatistics{
+}
+
+std::shared_ptr<const NormalizationStatistics> Statistics() {
+  const auto channels = static_cast<size_t>(kShape.num_features);
+  return std::make_shared<NormalizationStatistics>(NormalizationStatistics{
       .mean = std::vector<double>(channels, 0.1), .variance = std::vector<double>(channels, 1)});
-  const absl::Span<const std::byte> bytes(reinterpret_cast<const std::byte*>(values->data()),
-                                          static_cast<size_t>(kShape.SizeBytes(ElementType::kFloat32)));
+}
+
+// From bytes in host memory to bytes in host memory: the copy to the device counts.
+void Forward(benchmark::State& state, bool training, ElementType type, bool channels_last) {
+  VulkanEngine& engine = SharedEngine();
+  const InputTensor input = MakeTensor(type, channels_last, 1);
+  const auto parameters = Parameters();
+  const auto running = Statistics();
   for (auto _ : state) {
-    ForwardJob job{.input = {.shape = kShape, .pieces = {bytes}, .owner = values}, .parameters = parameters};
+    ForwardJob job{.input = input, .parameters = parameters};
     if (!training) job.given = running;
     absl::Notification finished;
     absl::Status status;
@@ -69,8 +89,34 @@ void Forward(benchmark::State& state, bool training) {
   }
 }
 
-void Train(benchmark::State& state) { Forward(state, true); }
-void Eval(benchmark::State& state) { Forward(state, false); }
+// Of a training Forward whose input was kept: the gradient is copied to the device, the input is there.
+void Backward(benchmark::State& state, ElementType type, bool channels_last) {
+  VulkanEngine& engine = SharedEngine();
+  const InputTensor gradient = MakeTensor(type, channels_last, 2);
+  const auto parameters = Parameters();
+  const auto used = Statistics();
+  std::shared_ptr<const KeptInput> kept;
+  {
+    absl::Notification finished;
+    ForwardJob job{.input = MakeTensor(type, channels_last, 1), .parameters = parameters, .keep_input = true};
+    engine.Forward(std::move(job), [&](absl::StatusOr<ForwardResult> result) {
+      kept = OrDie(std::move(result)).kept_input;
+      finished.Notify();
+    });
+    finished.WaitForNotification();
+  }
+  for (auto _ : state) {
+    BackwardJob job{.grad_output = gradient, .kept_input = kept, .parameters = parameters, .normalization = used};
+    absl::Notification finished;
+    absl::Status status;
+    engine.Backward(std::move(job), [&](absl::StatusOr<BackwardResult> result) {
+      status = result.status();
+      finished.Notify();
+    });
+    finished.WaitForNotification();
+    if (!status.ok()) state.SkipWithError(std::string(status.message()).c_str());
+  }
+}
 
 // The same bytes through a shader that only copies, without any copy from or to the host.
 void CopyShader(benchmark::State& state) {
@@ -103,8 +149,22 @@ void CopyShader(benchmark::State& state) {
   }
 }
 
-BENCHMARK(Train)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(Eval)->Unit(benchmark::kMillisecond)->UseRealTime();
+void Register(const std::string& name, std::function<void(benchmark::State&)> run) {
+  benchmark::RegisterBenchmark(name.c_str(), run)->Unit(benchmark::kMillisecond)->UseRealTime();
+}
+
+// "Train FLOAT16 last", and so on.
+void RegisterAll() {
+  for (ElementType type : {ElementType::kFloat32, ElementType::kFloat16, ElementType::kBFloat16}) {
+    for (const bool last : {false, true}) {
+      const std::string suffix = std::string(" ") + kTypeNames[static_cast<size_t>(type)] + (last ? " last" : " first");
+      Register("Train" + suffix, [=](benchmark::State& state) { Forward(state, true, type, last); });
+      Register("Eval" + suffix, [=](benchmark::State& state) { Forward(state, false, type, last); });
+      Register("Backward" + suffix, [=](benchmark::State& state) { Backward(state, type, last); });
+    }
+  }
+}
+
 BENCHMARK(CopyShader)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 }  // namespace
@@ -114,6 +174,7 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return EXIT_FAILURE;
   benchmark::AddCustomContext("device", normserve::SharedEngine().limits().name);
+  normserve::RegisterAll();
   benchmark::RunSpecifiedBenchmarks();
   return EXIT_SUCCESS;
 }

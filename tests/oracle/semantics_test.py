@@ -5,7 +5,7 @@ import unittest
 import numpy as np
 import torch
 
-from server_process import ServerTestCase, array, pb, session_pb2, tensor, tensor_pb2
+from server_process import ENGINE, ServerTestCase, array, pb, session_pb2, tensor, tensor_pb2
 
 LAST = tensor_pb2.LAYOUT_CHANNELS_LAST
 SHAPES = [(8, 5), (6, 4, 7), (4, 3, 6, 5), (2, 6, 3, 4, 5), (32, 64), (5, 1, 9)]
@@ -147,6 +147,18 @@ class Semantics(ServerTestCase):
             self.assertEqual(statistics[pb.UPDATE_SHADOW], [([1.0] * 4, 42)] * 2)
             self.assertEqual(statistics[pb.UPDATE_RUNNING][0], statistics[pb.UPDATE_RUNNING][1])
             self.assertNotEqual(statistics[pb.UPDATE_RUNNING][0][0], [1.0] * 4)
+
+    def test_the_device_says_that_its_bits_are_right(self):
+        self.forward(self.create(3), np.ones((4, 3, 16), np.float32))
+        devices = [d for d in self.stub.GetServerInfo(pb.GetServerInfoRequest()).devices if d.in_use]
+        self.assertEqual(len(devices), 0 if ENGINE == "reference" else 1)
+        for device in devices:
+            self.assertTrue(device.bit_exact)
+            results = {test.variant: test.result for test in device.self_tests}
+            self.assertEqual(results["forward, runs, FLOAT32"], pb.SELF_TEST_RESULT_PASSED)
+            self.assertNotIn(pb.SELF_TEST_RESULT_FAILED, results.values())
+            expected = pb.SUBNORMAL_CLASS_FLUSHED if ENGINE == "swiftshader" else pb.SUBNORMAL_CLASS_KEPT
+            self.assertEqual(device.subnormals, expected)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "kernels/error_reason.h"
+#include "kernels/reference_engine.h"
 #include "tests/unit/vulkan/validation_guard.h"
 
 namespace normserve {
@@ -109,6 +110,37 @@ TEST(VulkanEngineTest, ADeviceThatIsNotThereIsRefusedWithTheListOfThoseThatAre) 
   const auto engine = VulkanEngine::Create({.selection = {.device = "no such device"}});
   EXPECT_EQ(engine.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(engine.status().message()), ::testing::HasSubstr("llvmpipe"));
+}
+
+TEST(VulkanEngineTest, AVariantIsTestedBeforeItsFirstUseAndReported) {
+  const auto engine = StagedEngine();
+  const auto result_of = [&](const ShaderVariant& variant) {
+    for (const auto& entry : engine->self_test_report().entries) {
+      if (entry.variant == variant) return entry.result;
+    }
+    return SelfTestResult::kFailed;
+  };
+  const ShaderVariant half = {.access = Access::kRuns, .type = ElementType::kFloat16};
+  EXPECT_EQ(result_of(half), SelfTestResult::kPending);
+  ForwardJob job = Job({2, 3, 32}, /*training=*/true);
+  job.input.type = ElementType::kFloat16;
+  job.input.pieces = {job.input.pieces[0].first(2 * 3 * 32 * 2)};
+  ASSERT_TRUE(Compute(*engine, std::move(job)).ok());
+  EXPECT_EQ(result_of(half), SelfTestResult::kPassed);
+  ASSERT_TRUE(Compute(*engine, Job({2, 3, 32}, true)).ok());
+  EXPECT_EQ(result_of({.access = Access::kRuns}), SelfTestResult::kPassed);
+  EXPECT_TRUE(engine->self_test_report().keeps_subnormals.has_value());
+  EXPECT_EQ(engine->self_test_report().entries.size(), 24u);
+}
+
+// Double precision gives other bits than float32: to this engine its device is wrong.
+TEST(VulkanEngineTest, AVariantThatFailsItsTestIsNotUsed) {
+  auto engine = VulkanEngine::Create({.make_model = [] { return std::make_unique<ReferenceEngine>(); }});
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const absl::Status status = Compute(**engine, Job({2, 3, 32}, /*training=*/true)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  EXPECT_EQ(GetErrorDetails(status)->reason, ErrorReason::kSelfTestFailed);
+  EXPECT_EQ(GetErrorDetails(status)->metadata.at("variant"), "forward, runs, FLOAT32");
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "server/rpc/batch_norm_service.h"
 
+#include "kernels/error_reason.h"
 #include "server/rpc/backward_messages.h"
 #include "server/rpc/forward_messages.h"
 #include "server/rpc/message_call.h"
@@ -148,6 +149,7 @@ void BatchNormServiceImpl::StartForward(UnaryCall* call, const grpc::ByteBuffer&
       [this, call, reply, bytes = *std::move(bytes)](absl::StatusOr<ForwardReply> result) mutable {
         const absl::Status status = result.status();
         if (status.ok()) *reply = WriteForwardReply(*result, KeepForBackward(*result), bytes);
+        MakeRoomAfter(status);
         call->Answer(status);
       });
 }
@@ -155,6 +157,12 @@ void BatchNormServiceImpl::StartForward(UnaryCall* call, const grpc::ByteBuffer&
 std::string BatchNormServiceImpl::KeepForBackward(const ForwardReply& reply) {
   if (!reply.saved.has_value() || reply.saved->input == nullptr) return "";
   return saved_forwards_.Keep(*reply.saved);
+}
+
+void BatchNormServiceImpl::MakeRoomAfter(const absl::Status& status) {
+  if (status.ok()) return;
+  const auto details = GetErrorDetails(status);
+  if (details.has_value() && details->reason == ErrorReason::kDeviceMemory) saved_forwards_.Clear();
 }
 
 Reactor* BatchNormServiceImpl::Backward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) {
@@ -174,9 +182,10 @@ void BatchNormServiceImpl::StartBackwardCall(UnaryCall* call, const grpc::ByteBu
   if (!parsed.ok()) return call->Answer(parsed.status());
   if (absl::Status status = call->CheckSession(parsed->name); !status.ok()) return call->Answer(status);
   StartBackward(registry_, engine_, saved_forwards_, *std::move(parsed),
-                [call, reply, bytes = *std::move(bytes)](absl::StatusOr<BackwardReply> result) mutable {
+                [this, call, reply, bytes = *std::move(bytes)](absl::StatusOr<BackwardReply> result) mutable {
                   const absl::Status status = result.status();
                   if (status.ok()) *reply = WriteBackwardReply(*result, bytes);
+                  MakeRoomAfter(status);
                   call->Answer(status);
                 });
 }

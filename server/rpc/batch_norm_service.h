@@ -63,7 +63,10 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   void StartForward(UnaryCall* call, const grpc::ByteBuffer& request, grpc::ByteBuffer* reply);
 
   void StartBackwardCall(UnaryCall* call, const grpc::ByteBuffer& request, grpc::ByteBuffer* reply);
+  // Keeps the input that a Forward saved; its token, or nothing.
   std::string KeepForBackward(const ForwardReply& reply);
+  // Where the device had no memory for a call, what is kept for others goes, so that its repeat finds some.
+  void MakeRoomAfter(const absl::Status& status);
 
   SessionRegistry& registry_;
   Engine& engine_;

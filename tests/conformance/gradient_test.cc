@@ -59,6 +59,15 @@ bool AreFinite(const std::vector<float>& values) {
   return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
 }
 
+std::vector<Case> AllCases() {
+  auto loaded = LoadCases(NORMSERVE_CONFORMANCE_CASES);
+  if (!loaded.ok()) {
+    fprintf(stderr, "%s\n", loaded.status().ToString().c_str());
+    std::abort();
+  }
+  return *std::move(loaded);
+}
+
 // The gradients of weight and bias, as a caller makes them of the sums.
 void WeightAndBias(const BackwardJob& job, const GradientSums& sums, std::vector<double>& weight,
                    std::vector<double>& bias) {
@@ -207,19 +216,86 @@ TEST_P(GradientTest, AndOutputsAreTheSameBitsWithTheChannelsLast) {
   }
 }
 
+// The mistakes that gradients of batch norm are known for.
+enum class Fault {
+  kNone,
+  kNoMeanTerm,
+  kNoCovarianceTerm,
+  kUnbiasedVariance,
+  kNoWeight,
+  kEvalAsBatch,
+  kSumsForgetASample
+};
+
+// The gradient of the input in the plainest way, in double where the fault does not say otherwise.
+std::vector<double> PlantedGradient(Fault fault, const Case& test_case, const Trial& trial) {
+  const CaseData& data = trial.data;
+  const BatchShape& shape = data.shape;
+  const auto count = static_cast<double>(shape.ValuesPerChannel());
+  std::vector<double> gradient(trial.g.size());
+  for (int64_t i = 0; i < shape.num_features; ++i) {
+    const auto c = static_cast<size_t>(i);
+    const bool given = data.given != nullptr;
+    const double mean = given ? data.given->mean[c] : static_cast<double>(trial.exact.mean[c]);
+    double variance = given ? data.given->variance[c] : static_cast<double>(trial.exact.variance[c]);
+    if (fault == Fault::kUnbiasedVariance && !given) variance *= count / (count - 1);
+    const double shifted = variance + test_case.epsilon;
+    const double weight = fault == Fault::kNoWeight ? 1 : data.parameters->weight[c];
+    double sum = 0, product = 0;
+    const auto visit = [&](int64_t samples, auto each) {
+      for (int64_t n = 0; n < samples; ++n) {
+        for (int64_t s = 0; s < shape.spatial_size; ++s) {
+          each(static_cast<size_t>((n * shape.num_features + i) * shape.spatial_size + s));
+        }
+      }
+    };
+    visit(shape.batch_size - (fault == Fault::kSumsForgetASample), [&](size_t at) {
+      sum += trial.g[at];
+      product += trial.g[at] * (data.x[at] - mean);
+    });
+    const bool through = !given || fault == Fault::kEvalAsBatch;
+    if (!through || fault == Fault::kNoMeanTerm) sum = 0;
+    if (!through || fault == Fault::kNoCovarianceTerm) product = 0;
+    visit(shape.batch_size, [&](size_t at) {
+      gradient[at] =
+          (trial.g[at] - sum / count - (data.x[at] - mean) * product / count / shifted) * weight / std::sqrt(shifted);
+    });
+  }
+  return gradient;
+}
+
+class PlantedGradientFaultTest : public testing::TestWithParam<std::pair<const char*, Fault>> {};
+
+TEST_P(PlantedGradientFaultTest, IsCaughtIfThereIsOne) {
+  std::string caught_by;
+  for (const char* name : {"forum", "forum_eval", "spatial_49", "n_c_only"}) {
+    for (const Case& test_case : AllCases()) {
+      if (test_case.name != name) continue;
+      const Trial trial(test_case, MakeData(test_case));
+      const ExpectedGradients expected = ComputeGradients(test_case, trial.data, trial.g);
+      const auto error = RelativeError(PlantedGradient(GetParam().second, test_case, trial), expected.input);
+      if (!(error <= kGradientError)) caught_by += std::string(name) + " ";
+    }
+  }
+  EXPECT_EQ(caught_by.empty(), GetParam().second == Fault::kNone) << caught_by;
+}
+
+INSTANTIATE_TEST_SUITE_P(, PlantedGradientFaultTest,
+                         testing::ValuesIn(std::vector<std::pair<const char*, Fault>>{
+                             {"None", Fault::kNone},
+                             {"NoMeanTerm", Fault::kNoMeanTerm},
+                             {"NoCovarianceTerm", Fault::kNoCovarianceTerm},
+                             {"UnbiasedVariance", Fault::kUnbiasedVariance},
+                             {"NoWeight", Fault::kNoWeight},
+                             {"EvalAsBatch", Fault::kEvalAsBatch},
+                             {"SumsForgetASample", Fault::kSumsForgetASample},
+                         }),
+                         [](const auto& info) { return info.param.first; });
+
 std::vector<std::string> EngineNames() {
   std::vector<std::string> names;
   for (const EngineUnderTest& engine : EnginesUnderTest()) names.push_back(engine.name);
   return names;
-}
-
-std::vector<Case> AllCases() {
-  auto loaded = LoadCases(NORMSERVE_CONFORMANCE_CASES);
-  if (!loaded.ok()) {
-    fprintf(stderr, "%s\n", loaded.status().ToString().c_str());
-    std::abort();
-  }
-  return *std::move(loaded);
 }
 
 INSTANTIATE_TEST_SUITE_P(, GradientTest,

@@ -31,6 +31,12 @@ enum class ErrorReason {
   kNotTracked,
   kNotAffine,
   kSelfTestFailed,
+  kNotOwner,
+  kDurabilityUnavailable,
+  kStoreRefused,
+  kStoredDataLost,
+  kSnapshotNotFound,
+  kSnapshotExists,
 };
 
 // "SHAPE_MISMATCH" and so on.

@@ -41,7 +41,7 @@ LAYERS = (
     Layer("kernels/vulkan_engine", r"kernels/(vulkan_engine|\w+_recording|pipelines|channel_nodes|kept_tensor|self_test|tensor_\w+)\.", r"kernels/"),
     Layer("kernels", r"kernels/"),
     Layer("server/session", r"server/session/", _ENGINE + r"|server/store/state_store\.h"),
-    Layer("server/store", r"server/store/", _ENGINE + r"|server/session/"),
+    Layer("server/store", r"server/store/", r"kernels/(error_reason|check)\.h"),
     Layer("server/rpc", r"server/rpc/", _ENGINE + r"|server/session/", (WIRE,)),
     Layer("server/main", r"server/", r"server/|kernels/[^/]*\.h", (WIRE,)),
     Layer("client/cli/doctor", r"client/cli/doctor", r"client/|kernels/vulkan/|" + _ENGINE, (WIRE, VULKAN)),

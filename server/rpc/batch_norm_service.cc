@@ -15,19 +15,23 @@ namespace normserve {
 
 using Reactor = BatchNormServiceImpl::Reactor;
 
+template <typename Request>
+absl::StatusOr<std::shared_ptr<Session>> BatchNormServiceImpl::FindToChange(const Request& request) {
+  if (absl::Status status = CheckGuardFields(ReadGuard(request)); !status.ok()) return status;
+  return registry_.Find(request.name());
+}
+
 Reactor* BatchNormServiceImpl::CreateSession(Context* context, const grpc::ByteBuffer* request_bytes,
-                                             grpc::ByteBuffer* reply_bytes) {
-  v1::CreateSessionRequest request;
-  v1::Session reply;
-  return AnswerMessage(context, "CreateSession", *gate_, *request_bytes, request, reply, *reply_bytes,
-                       [&]() -> absl::Status {
-                         auto draft = ReadDraft(request);
-                         if (!draft.ok()) return draft.status();
-                         const auto created = registry_.Create(*std::move(draft));
-                         if (!created.ok()) return created.status();
-                         WriteDescription(*created, reply);
-                         return absl::OkStatus();
-                       });
+                                   grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::CreateSessionRequest, v1::Session>(
+      context, "CreateSession", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& request, auto& reply, MessageDone done) {
+        auto draft = ReadDraft(request);
+        if (!draft.ok()) return std::move(done)(draft.status());
+        registry_.Create(*std::move(draft), WriteAndEnd(std::move(done), [&reply](const SessionDescription& created) {
+                           WriteDescription(created, reply);
+                         }));
+      });
 }
 
 Reactor* BatchNormServiceImpl::GetSession(Context* context, const grpc::ByteBuffer* request_bytes,
@@ -51,80 +55,130 @@ Reactor* BatchNormServiceImpl::ListSessions(Context* context, const grpc::ByteBu
   v1::ListSessionsReply reply;
   return AnswerMessage(context, "ListSessions", *gate_, *request_bytes, request, reply, *reply_bytes,
                        [&]() -> absl::Status {
-                         auto page = registry_.List(request.prefix(), request.page_size(), request.page_token());
+                         auto page = registry_.List(request.prefix(), request.page_size(), request.page_token(),
+                                                    {request.label_filter().begin(), request.label_filter().end()});
                          if (!page.ok()) return page.status();
-                         for (const auto& session : page->sessions)
-                           WriteSession(*session, /*with_vectors=*/false, *reply.add_sessions());
+                         for (const SessionDescription& session : page->sessions)
+                           WriteDescription(session, *reply.add_sessions());
                          reply.set_next_page_token(page->next_page_token);
                          return absl::OkStatus();
                        });
 }
 
 Reactor* BatchNormServiceImpl::DeleteSession(Context* context, const grpc::ByteBuffer* request_bytes,
-                                             grpc::ByteBuffer* reply_bytes) {
-  v1::DeleteSessionRequest request;
-  v1::DeleteSessionReply reply;
-  return AnswerMessage(context, "DeleteSession", *gate_, *request_bytes, request, reply, *reply_bytes,
-                       [&]() -> absl::Status {
-                         const auto deletion = registry_.Delete(request.name(), ReadGuard(request));
-                         if (!deletion.ok()) return deletion.status();
-                         v1::DeletedSession* deleted = reply.add_sessions();
-                         deleted->set_name(request.name());
-                         deleted->set_uid(deletion->uid);
-                         deleted->set_generation(deletion->generation);
-                         return absl::OkStatus();
-                       });
+                                   grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::DeleteSessionRequest, v1::DeleteSessionReply>(
+      context, "DeleteSession", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& request, auto& reply, MessageDone done) {
+        registry_.Delete(request.name(), ReadGuard(request),
+                         WriteAndEnd(std::move(done), [&request, &reply](const Deletion& deletion) {
+                           v1::DeletedSession* deleted = reply.add_sessions();
+                           deleted->set_name(request.name());
+                           deleted->set_uid(deletion.uid);
+                           deleted->set_generation(deletion.generation);
+                         }));
+      });
 }
 
 Reactor* BatchNormServiceImpl::CloneSession(Context* context, const grpc::ByteBuffer* request_bytes,
-                                            grpc::ByteBuffer* reply_bytes) {
-  v1::CloneSessionRequest request;
-  v1::Session reply;
-  return AnswerMessage(context, "CloneSession", *gate_, *request_bytes, request, reply, *reply_bytes,
-                       [&]() -> absl::Status {
-                         const auto clone = registry_.Clone(request.name(), ReadGuard(request), request.clone_name());
-                         if (!clone.ok()) return clone.status();
-                         WriteDescription(*clone, reply);
-                         return absl::OkStatus();
-                       });
+                                   grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::CloneSessionRequest, v1::Session>(
+      context, "CloneSession", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& request, auto& reply, MessageDone done) {
+        registry_.Clone(request.name(), ReadGuard(request), request.clone_name(),
+                        WriteAndEnd(std::move(done), [&reply](const SessionDescription& clone) {
+                          WriteDescription(clone, reply);
+                        }));
+      });
 }
 
 Reactor* BatchNormServiceImpl::SetMode(Context* context, const grpc::ByteBuffer* request_bytes,
-                                       grpc::ByteBuffer* reply_bytes) {
-  v1::SetModeRequest request;
-  v1::SetModeReply reply;
-  return AnswerMessage(context, "SetMode", *gate_, *request_bytes, request, reply, *reply_bytes, [&]() -> absl::Status {
-    const ChangeGuard guard = ReadGuard(request);
-    if (absl::Status status = CheckGuardFields(guard); !status.ok()) return status;
-    const auto mode = ReadMode(request.mode());
-    if (!mode.ok()) return mode.status();
-    if (!mode->has_value())
-      return FieldError("mode", "mode is not set: send MODE_TRAIN (1), MODE_EVAL (2) or MODE_SHADOW (3)");
-    const auto session = registry_.Find(request.name());
-    if (!session.ok()) return session.status();
-    const auto changed = (*session)->SetMode(guard, **mode);
-    if (!changed.ok()) return changed.status();
-    WriteDescription(*changed, *reply.add_sessions());
-    return absl::OkStatus();
-  });
+                                   grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::SetModeRequest, v1::SetModeReply>(
+      context, "SetMode", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& request, auto& reply, MessageDone done) {
+        const auto mode = ReadMode(request.mode());
+        if (!mode.ok()) return std::move(done)(mode.status());
+        if (!mode->has_value()) {
+          return std::move(done)(
+              FieldError("mode", "mode is not set: send MODE_TRAIN (1), MODE_EVAL (2) or MODE_SHADOW (3)"));
+        }
+        const auto session = FindToChange(request);
+        if (!session.ok()) return std::move(done)(session.status());
+        (*session)->SetMode(ReadGuard(request), **mode,
+                            WriteAndEnd(std::move(done), [&reply](const SessionDescription& changed) {
+                              WriteDescription(changed, *reply.add_sessions());
+                            }));
+      });
 }
 
 Reactor* BatchNormServiceImpl::SetParameters(Context* context, const grpc::ByteBuffer* request_bytes,
-                                             grpc::ByteBuffer* reply_bytes) {
-  v1::SetParametersRequest request;
-  v1::Session reply;
-  return AnswerMessage(
-      context, "SetParameters", *gate_, *request_bytes, request, reply, *reply_bytes, [&]() -> absl::Status {
-        const ChangeGuard guard = ReadGuard(request);
-        if (absl::Status status = CheckGuardFields(guard); !status.ok()) return status;
-        const auto session = registry_.Find(request.name());
-        if (!session.ok()) return session.status();
+                                   grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::SetParametersRequest, v1::Session>(
+      context, "SetParameters", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& request, auto& reply, MessageDone done) {
+        const auto session = FindToChange(request);
+        if (!session.ok()) return std::move(done)(session.status());
         const v1::Parameters& parameters = request.parameters();
-        const auto changed = (*session)->SetParameters(guard, {parameters.weight().begin(), parameters.weight().end()},
-                                                       {parameters.bias().begin(), parameters.bias().end()});
-        if (!changed.ok()) return changed.status();
-        WriteDescription(*changed, reply);
-        return absl::OkStatus();
+        (*session)->SetParameters(ReadGuard(request), {parameters.weight().begin(), parameters.weight().end()},
+                                  {parameters.bias().begin(), parameters.bias().end()},
+                                  WriteAndEnd(std::move(done), [&reply](const SessionDescription& changed) {
+                                    WriteDescription(changed, reply);
+                                  }));
+      });
+}
+
+Reactor* BatchNormServiceImpl::SnapshotState(Context* context, const grpc::ByteBuffer* request_bytes,
+                                   grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::SnapshotStateRequest, v1::SnapshotStateReply>(
+      context, "SnapshotState", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& request, auto& reply, MessageDone done) {
+        const auto session = FindToChange(request);
+        if (!session.ok()) return std::move(done)(session.status());
+        (*session)->TakeSnapshot(ReadGuard(request), request.snapshot(),
+                                 WriteAndEnd(std::move(done), [&reply](const SnapshotDescription& snapshot) {
+                                   WriteSnapshot(snapshot, *reply.add_snapshots());
+                                 }));
+      });
+}
+
+Reactor* BatchNormServiceImpl::RestoreState(Context* context, const grpc::ByteBuffer* request_bytes,
+                                   grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::RestoreStateRequest, v1::RestoreStateReply>(
+      context, "RestoreState", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& request, auto& reply, MessageDone done) {
+        const auto session = FindToChange(request);
+        if (!session.ok()) return std::move(done)(session.status());
+        (*session)->RestoreSnapshot(ReadGuard(request), request.snapshot(),
+                                    WriteAndEnd(std::move(done), [&reply](const SessionDescription& restored) {
+                                      WriteDescription(restored, *reply.add_sessions());
+                                    }));
+      });
+}
+
+Reactor* BatchNormServiceImpl::ListSnapshots(Context* context, const grpc::ByteBuffer* request_bytes,
+                                   grpc::ByteBuffer* reply_bytes) {
+  v1::ListSnapshotsRequest request;
+  v1::ListSnapshotsReply reply;
+  return AnswerMessage(context, "ListSnapshots", *gate_, *request_bytes, request, reply, *reply_bytes,
+                       [&]() -> absl::Status {
+                         const auto session = registry_.Find(request.name());
+                         if (!session.ok()) return session.status();
+                         return WriteSnapshots(**session, request, reply);
+                       });
+}
+
+Reactor* BatchNormServiceImpl::DeleteSnapshot(Context* context, const grpc::ByteBuffer* request_bytes,
+                                   grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::DeleteSnapshotRequest, v1::DeleteSnapshotReply>(
+      context, "DeleteSnapshot", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& request, auto& reply, MessageDone done) {
+        const auto session = FindToChange(request);
+        if (!session.ok()) return std::move(done)(session.status());
+        (*session)->DeleteSnapshot(ReadGuard(request), request.snapshot(),
+                                   WriteAndEnd(std::move(done), [&reply](const SnapshotDescription& snapshot) {
+                                     WriteSnapshot(snapshot, *reply.add_snapshots());
+                                   }));
       });
 }
 
@@ -208,7 +262,7 @@ Reactor* BatchNormServiceImpl::GetServerInfo(Context* context, const grpc::ByteB
   v1::ServerInfo reply;
   return AnswerMessage(context, "GetServerInfo", *gate_, *request_bytes, request, reply, *reply_bytes,
                        [&]() -> absl::Status {
-                         WriteServerInfo(description_, registry_.limits(), registry_.GetUsage(), reply);
+                         WriteServerInfo(description_, registry_, reply);
                          return absl::OkStatus();
                        });
 }

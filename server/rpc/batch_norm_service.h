@@ -29,10 +29,14 @@ using BatchNormServiceBase = v1::BatchNormService::WithRawCallbackMethod_CreateS
                         v1::BatchNormService::WithRawCallbackMethod_Forward<
                             v1::BatchNormService::WithRawCallbackMethod_Backward<
                                 v1::BatchNormService::WithRawCallbackMethod_GetStats<
-                                    v1::BatchNormService::WithRawCallbackMethod_GetServerInfo<
-                                        v1::BatchNormService::Service>>>>>>>>>>>;
+                                    v1::BatchNormService::WithRawCallbackMethod_SnapshotState<
+                                        v1::BatchNormService::WithRawCallbackMethod_RestoreState<
+                                            v1::BatchNormService::WithRawCallbackMethod_ListSnapshots<
+                                                v1::BatchNormService::WithRawCallbackMethod_DeleteSnapshot<
+                                                    v1::BatchNormService::WithRawCallbackMethod_GetServerInfo<
+                                                        v1::BatchNormService::Service>>>>>>>>>>>>>>>;
 
-// Thread-safe. No method holds a lock or waits while a device works.
+// Thread-safe. No method holds a lock or waits while a device works or a store writes.
 class BatchNormServiceImpl final : public BatchNormServiceBase {
  public:
   // `registry`, `engine` and `saved_forwards` outlive the service.
@@ -57,12 +61,19 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   Reactor* Forward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* Backward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetStats(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* SnapshotState(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* RestoreState(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* ListSnapshots(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* DeleteSnapshot(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetServerInfo(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
 
  private:
   void StartForward(UnaryCall* call, const grpc::ByteBuffer& request, grpc::ByteBuffer* reply);
 
   void StartBackwardCall(UnaryCall* call, const grpc::ByteBuffer& request, grpc::ByteBuffer* reply);
+  // The session that a request is about, if its guards are legal.
+  template <typename Request>
+  absl::StatusOr<std::shared_ptr<Session>> FindToChange(const Request& request);
   // Keeps the input that a Forward saved; its token, or nothing.
   std::string KeepForBackward(const ForwardReply& reply);
   // Where the device had no memory for a call, what is kept for others goes, so that its repeat finds some.

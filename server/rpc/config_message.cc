@@ -81,11 +81,35 @@ v1::Convention WriteConvention(Convention convention) {
 
 }  // namespace
 
+absl::StatusOr<std::optional<Durability>> ReadDurability(int durability) {
+  switch (durability) {
+    case v1::DURABILITY_UNSPECIFIED:
+      return std::optional<Durability>();
+    case v1::DURABILITY_NONE:
+      return Durability::kNone;
+    case v1::DURABILITY_COMMIT:
+      return Durability::kCommit;
+    case v1::DURABILITY_FLUSH:
+      return Durability::kFlush;
+    default:
+      return FieldError("config.durability",
+                        absl::StrCat("config.durability is ", durability,
+                                     ": send DURABILITY_NONE (1), _COMMIT (2) or _FLUSH (3), or leave it out"));
+  }
+}
+
+v1::Durability WriteDurability(Durability durability) {
+  return durability == Durability::kNone     ? v1::DURABILITY_NONE
+         : durability == Durability::kCommit ? v1::DURABILITY_COMMIT
+                                             : v1::DURABILITY_FLUSH;
+}
+
 absl::StatusOr<SessionConfig> ReadConfig(const v1::SessionConfig& message) {
   const auto convention = ReadConvention(message.convention());
   if (!convention.ok()) return convention.status();
   SessionConfig config = ConventionDefaults(*convention);
   config.num_features = message.num_features();
+  config.labels = {message.labels().begin(), message.labels().end()};
   if (message.has_epsilon()) config.epsilon = message.epsilon();
   ReadAveraging(message, config);
   if (message.has_affine()) config.affine = message.affine();
@@ -116,6 +140,8 @@ void WriteConfig(const SessionConfig& config, v1::SessionConfig& message) {
   const bool skips = config.non_finite_policy == NonFinitePolicy::kSkipUpdate;
   message.set_non_finite_policy(skips ? v1::NON_FINITE_POLICY_SKIP_UPDATE : v1::NON_FINITE_POLICY_REJECT);
   message.set_convention(WriteConvention(config.convention));
+  message.set_durability(WriteDurability(config.durability));
+  message.mutable_labels()->insert(config.labels.begin(), config.labels.end());
 }
 
 }  // namespace normserve

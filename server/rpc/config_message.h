@@ -1,6 +1,8 @@
 // SessionConfig and back: which default counts where nothing is set.
 #pragma once
 
+#include <optional>
+
 #include "absl/status/statusor.h"
 #include "normserve/v1/session.pb.h"
 #include "server/session/session_config.h"
@@ -12,5 +14,10 @@ absl::StatusOr<SessionConfig> ReadConfig(const v1::SessionConfig& message);
 
 // Every field, defaults too.
 void WriteConfig(const SessionConfig& config, v1::SessionConfig& message);
+
+// Nothing if it is unset. INVALID_ARGUMENT as above.
+absl::StatusOr<std::optional<Durability>> ReadDurability(int durability);
+
+v1::Durability WriteDurability(Durability durability);
 
 }  // namespace normserve

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "normserve/v1/batch_norm_service.pb.h"
+#include "server/rpc/config_message.h"
 #include "server/rpc/kept_fields.h"
 #include "server/rpc/session_messages.h"
 #include "server/rpc/split_message.h"
@@ -108,6 +109,7 @@ grpc::ByteBuffer WriteForwardReply(const ForwardReply& reply, const std::string&
   message.set_uid(reply.uid);
   message.set_normalized_with(WriteNormalizedWith(reply.normalized_with));
   message.set_update(WriteUpdate(reply.update));
+  message.set_durability(WriteDurability(reply.durability));
   if (reply.batch_moments.has_value()) {
     WriteMoments(*reply.batch_moments, 0, reply.batch_moments->mean.size(), *message.mutable_batch_moments());
   }

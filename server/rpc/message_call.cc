@@ -4,6 +4,7 @@
 #include <grpcpp/support/proto_buffer_reader.h>
 #include <grpcpp/support/proto_buffer_writer.h>
 
+#include <atomic>
 #include <limits>
 #include <string>
 
@@ -52,9 +53,8 @@ absl::Status Serialise(const google::protobuf::Message& reply, grpc::ByteBuffer&
   return absl::OkStatus();
 }
 
-absl::Status Answer(UnaryCall& call, CallGate& gate, const grpc::ByteBuffer& request_bytes,
-                    google::protobuf::Message& request, google::protobuf::Message& reply, grpc::ByteBuffer& reply_bytes,
-                    absl::FunctionRef<absl::Status()> work) {
+absl::Status Begin(UnaryCall& call, CallGate& gate, const grpc::ByteBuffer& request_bytes,
+                   google::protobuf::Message& request) {
   absl::Status status = call.Enter(gate);
   if (status.ok()) status = Count(call, gate, static_cast<int64_t>(request_bytes.Length()));
   if (status.ok()) status = Parse(request_bytes, request);
@@ -62,10 +62,23 @@ absl::Status Answer(UnaryCall& call, CallGate& gate, const grpc::ByteBuffer& req
   std::string scratch;
   if (const std::string* name = SessionName(request, scratch); name != nullptr) status = call.CheckSession(*name);
   if (status.ok()) status = CheckKeptFields(request);
-  if (status.ok()) status = work();
-  if (status.ok()) status = Count(call, gate, static_cast<int64_t>(reply.ByteSizeLong()));
-  if (status.ok()) status = Serialise(reply, reply_bytes);
   return status;
+}
+
+absl::Status End(UnaryCall& call, CallGate& gate, const google::protobuf::Message& reply,
+                 grpc::ByteBuffer& reply_bytes) {
+  absl::Status status = Count(call, gate, static_cast<int64_t>(reply.ByteSizeLong()));
+  return status.ok() ? Serialise(reply, reply_bytes) : status;
+}
+
+// What `work` says, or that memory has run out.
+template <typename Work>
+absl::Status Guarded(Work work) {
+  try {
+    return work();
+  } catch (const std::exception& exception) {
+    return OutOfMemory(exception);
+  }
 }
 
 }  // namespace
@@ -81,13 +94,35 @@ grpc::ServerUnaryReactor* AnswerMessage(grpc::CallbackServerContext* context, ab
                                         google::protobuf::Message& reply, grpc::ByteBuffer& reply_bytes,
                                         absl::FunctionRef<absl::Status()> work) {
   auto* call = new UnaryCall(context, method);
-  absl::Status status;
-  try {
-    status = Answer(*call, gate, request_bytes, request, reply, reply_bytes, work);
-  } catch (const std::exception& exception) {
-    status = OutOfMemory(exception);
-  }
-  call->Answer(status);
+  call->Answer(Guarded([&] {
+    absl::Status status = Begin(*call, gate, request_bytes, request);
+    if (status.ok()) status = work();
+    return status.ok() ? End(*call, gate, reply, reply_bytes) : status;
+  }));
+  return call;
+}
+
+grpc::ServerUnaryReactor* AnswerMessageLater(grpc::CallbackServerContext* context, absl::string_view method,
+                                             CallGate& gate, const grpc::ByteBuffer& request_bytes,
+                                             google::protobuf::Message& request, google::protobuf::Message& reply,
+                                             grpc::ByteBuffer& reply_bytes, std::shared_ptr<void> owner,
+                                             absl::FunctionRef<void(MessageDone)> work) {
+  auto* call = new UnaryCall(context, method);
+  // Whoever comes first ends the call: memory may run out after the work was handed on.
+  auto is_answered = std::make_shared<std::atomic<bool>>(false);
+  const auto answer = [call, is_answered](const absl::Status& status) {
+    if (!is_answered->exchange(true)) call->Answer(status);
+  };
+  const absl::Status status = Guarded([&] {
+    absl::Status begun = Begin(*call, gate, request_bytes, request);
+    if (!begun.ok()) return begun;
+    work([call, &gate, &reply, &reply_bytes, owner = std::move(owner), answer](absl::Status done) {
+      if (done.ok()) done = Guarded([&] { return End(*call, gate, reply, reply_bytes); });
+      answer(done);
+    });
+    return absl::OkStatus();
+  });
+  if (!status.ok()) answer(status);
   return call;
 }
 

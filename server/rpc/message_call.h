@@ -5,7 +5,9 @@
 
 #include <exception>
 #include <memory>
+#include <utility>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
 #include "google/protobuf/message.h"
@@ -23,6 +25,40 @@ grpc::ServerUnaryReactor* AnswerMessage(grpc::CallbackServerContext* context, ab
                                         const grpc::ByteBuffer& request_bytes, google::protobuf::Message& request,
                                         google::protobuf::Message& reply, grpc::ByteBuffer& reply_bytes,
                                         absl::FunctionRef<absl::Status()> work);
+
+// What ends such a call: OK sends the reply as it is then. Once, on any thread.
+using MessageDone = absl::AnyInvocable<void(absl::Status) &&>;
+
+// As AnswerMessage for work that ends on another thread. `owner` keeps `request` and `reply` alive until then.
+grpc::ServerUnaryReactor* AnswerMessageLater(grpc::CallbackServerContext* context, absl::string_view method,
+                                             CallGate& gate, const grpc::ByteBuffer& request_bytes,
+                                             google::protobuf::Message& request, google::protobuf::Message& reply,
+                                             grpc::ByteBuffer& reply_bytes, std::shared_ptr<void> owner,
+                                             absl::FunctionRef<void(MessageDone)> work);
+
+// The same, with messages of its own: `work(request, reply, done)`, where both last until `done` is called.
+template <typename Request, typename Reply, typename Work>
+grpc::ServerUnaryReactor* AnswerChange(grpc::CallbackServerContext* context, absl::string_view method, CallGate& gate,
+                                       const grpc::ByteBuffer& request_bytes, grpc::ByteBuffer& reply_bytes,
+                                       Work work) {
+  struct Messages {
+    Request request;
+    Reply reply;
+  };
+  auto messages = std::make_shared<Messages>();
+  return AnswerMessageLater(
+      context, method, gate, request_bytes, messages->request, messages->reply, reply_bytes, messages,
+      [&](MessageDone done) { work(messages->request, messages->reply, std::move(done)); });
+}
+
+// Takes the domain's answer: writes it into the reply with `write`, then ends the call.
+template <typename Write>
+auto WriteAndEnd(MessageDone done, Write write) {
+  return [done = std::move(done), write = std::move(write)](auto answer) mutable {
+    if (answer.ok()) write(*answer);
+    std::move(done)(answer.status());
+  };
+}
 
 // What an exception of the standard library means, which no code of ours throws: memory has run out.
 absl::Status OutOfMemory(const std::exception& exception);

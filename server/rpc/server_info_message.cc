@@ -1,5 +1,7 @@
 #include "server/rpc/server_info_message.h"
 
+#include "server/rpc/config_message.h"
+
 namespace normserve {
 namespace {
 
@@ -21,8 +23,9 @@ void WriteTests(const DeviceTests& tests, v1::Device& message) {
 
 }  // namespace
 
-void WriteServerInfo(const ServerDescription& description, const SessionLimits& limits,
-                     const SessionRegistry::Usage& usage, v1::ServerInfo& message) {
+void WriteServerInfo(const ServerDescription& description, const SessionRegistry& registry, v1::ServerInfo& message) {
+  const SessionLimits& limits = registry.limits();
+  const SessionRegistry::Usage usage = registry.GetUsage();
   message.set_version(description.version);
   message.mutable_start_time()->set_seconds(absl::ToUnixSeconds(description.start_time));
   for (const DeviceDescription& device : description.devices) {
@@ -43,6 +46,8 @@ void WriteServerInfo(const ServerDescription& description, const SessionLimits& 
   written->set_max_num_features(limits.max_num_features);
   written->set_max_in_flight_bytes(description.max_in_flight_bytes);
   written->set_max_saved_forward_bytes(description.max_saved_forward_bytes);
+  written->set_max_snapshots(kMaxSnapshots);
+  message.set_default_durability(WriteDurability(registry.default_durability()));
   message.set_num_sessions(usage.num_sessions);
   message.set_state_bytes(usage.state_bytes);
 }

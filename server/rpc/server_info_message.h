@@ -7,7 +7,6 @@
 
 namespace normserve {
 
-void WriteServerInfo(const ServerDescription& description, const SessionLimits& limits,
-                     const SessionRegistry::Usage& usage, v1::ServerInfo& message);
+void WriteServerInfo(const ServerDescription& description, const SessionRegistry& registry, v1::ServerInfo& message);
 
 }  // namespace normserve

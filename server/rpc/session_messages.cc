@@ -1,11 +1,17 @@
 #include "server/rpc/session_messages.h"
 
+#include <iterator>
+
 #include "absl/strings/str_cat.h"
 #include "server/rpc/config_message.h"
 #include "server/session/field_error.h"
+#include "server/session/page_token.h"
 
 namespace normserve {
 namespace {
+
+constexpr int kDefaultPageSize = 100;
+constexpr int kMaxPageSize = 1000;
 
 void WriteTime(absl::Time time, google::protobuf::Timestamp& message) {
   message.set_seconds(absl::ToUnixSeconds(time));
@@ -71,7 +77,10 @@ absl::StatusOr<SessionDraft> ReadDraft(const v1::CreateSessionRequest& request) 
   SessionDraft draft{.name = request.name(), .request_id = request.request_id(), .mode = mode->value_or(Mode::kTrain)};
   auto config = ReadConfig(request.config());
   if (!config.ok()) return config.status();
-  draft.config = *config;
+  draft.config = *std::move(config);
+  const auto durability = ReadDurability(request.config().durability());
+  if (!durability.ok()) return durability.status();
+  draft.durability = *durability;
   const auto& parameters = request.parameters();
   draft.parameters.weight.assign(parameters.weight().begin(), parameters.weight().end());
   draft.parameters.bias.assign(parameters.bias().begin(), parameters.bias().end());
@@ -94,11 +103,45 @@ void WriteDescription(const SessionDescription& description, v1::Session& messag
   message.set_num_batches_tracked(description.num_batches_tracked);
   WriteTime(description.create_time, *message.mutable_create_time());
   WriteTime(description.update_time, *message.mutable_update_time());
+  message.set_durability(WriteDurability(description.config.durability));
+  message.set_num_snapshots(static_cast<int>(description.num_snapshots));
+}
+
+void WriteSnapshot(const SnapshotDescription& description, v1::Snapshot& message) {
+  message.set_name(description.session);
+  message.set_snapshot(description.name);
+  message.set_uid(description.uid);
+  message.set_generation(description.generation);
+  WriteTime(description.create_time, *message.mutable_create_time());
+  message.set_size_bytes(description.size_bytes);
+  message.set_num_batches_tracked(description.num_batches_tracked);
+}
+
+absl::Status WriteSnapshots(const Session& session, const v1::ListSnapshotsRequest& request,
+                            v1::ListSnapshotsReply& reply) {
+  if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
+    return FieldError("page_size",
+                      absl::StrCat("page_size is ", request.page_size(), ": send 0 up to ", kMaxPageSize));
+  }
+  const int page_size = request.page_size() == 0 ? kDefaultPageSize : request.page_size();
+  const auto snapshots = session.Observe().snapshots;
+  auto at = snapshots->begin();
+  if (!request.page_token().empty()) {
+    const auto last_name = ReadPageToken(session.name(), request.page_token());
+    if (!last_name.ok()) return last_name.status();
+    at = snapshots->upper_bound(*last_name);
+  }
+  for (; at != snapshots->end() && reply.snapshots_size() < page_size; ++at) {
+    WriteSnapshot(session.Describe(at->first, at->second), *reply.add_snapshots());
+  }
+  if (at != snapshots->end()) reply.set_next_page_token(MakePageToken(session.name(), std::prev(at)->first));
+  return absl::OkStatus();
 }
 
 void WriteSession(const Session& session, bool with_vectors, v1::Session& message) {
-  const auto state = session.Snapshot();
-  WriteDescription(session.Describe(*state), message);
+  const SessionContent content = session.Observe();
+  const auto& state = content.state;
+  WriteDescription(session.Describe(content), message);
   if (!with_vectors) return;
   const size_t num_features = state->parameters->weight.size();
   if (state->config.affine) {
@@ -109,7 +152,8 @@ void WriteSession(const Session& session, bool with_vectors, v1::Session& messag
 }
 
 absl::Status WriteStats(const Session& session, const v1::GetStatsRequest& request, v1::SessionStatistics& message) {
-  const auto [state, observations] = session.Observe();
+  const SessionContent content = session.Observe();
+  const auto& [state, observations, snapshots, is_deleted] = content;
   const v1::ChannelRange& range = request.channel_range();
   const int64_t num_features = state->config.num_features;
   if (range.first() < 0 || range.first() >= num_features) {

@@ -22,6 +22,12 @@ absl::StatusOr<SessionDraft> ReadDraft(const v1::CreateSessionRequest& request);
 
 void WriteDescription(const SessionDescription& description, v1::Session& message);
 
+void WriteSnapshot(const SnapshotDescription& description, v1::Snapshot& message);
+
+// A page. INVALID_ARGUMENT: page_size or page_token.
+absl::Status WriteSnapshots(const Session& session, const v1::ListSnapshotsRequest& request,
+                            v1::ListSnapshotsReply& reply);
+
 // Description, and with `with_vectors` parameters and statistics, all of one state.
 void WriteSession(const Session& session, bool with_vectors, v1::Session& message);
 

@@ -96,7 +96,7 @@ absl::Status UseResent(const BackwardRequest& request, const std::string& name, 
   return absl::OkStatus();
 }
 
-absl::StatusOr<Prepared> Prepare(const SessionRegistry& registry, SavedForwardCache& cache,
+absl::StatusOr<Prepared> Prepare(SessionRegistry& registry, SavedForwardCache& cache,
                                  const BackwardRequest& request) {
   if (absl::Status status = CheckGuardFields(request.guard); !status.ok()) return status;
   const auto found = registry.Find(request.name);
@@ -161,7 +161,7 @@ GradientSums ZeroSums(size_t num_features) {
 
 }  // namespace
 
-void StartBackward(const SessionRegistry& registry, Engine& engine, SavedForwardCache& cache, BackwardRequest request,
+void StartBackward(SessionRegistry& registry, Engine& engine, SavedForwardCache& cache, BackwardRequest request,
                    BackwardReplied replied) {
   auto prepared = Prepare(registry, cache, request);
   if (!prepared.ok()) return std::move(replied)(prepared.status());

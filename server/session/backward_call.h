@@ -54,7 +54,7 @@ using BackwardReplied = absl::AnyInvocable<void(absl::StatusOr<BackwardReply>) &
 //
 // NOT_FOUND: no such session. FAILED_PRECONDITION: TOKEN_DROPPED. INVALID_ARGUMENT: tensors, sums or normalisation do
 // not fit the session or each other. ABORTED: not the generation or uid expected. And what the engine says.
-void StartBackward(const SessionRegistry& registry, Engine& engine, SavedForwardCache& saved, BackwardRequest request,
+void StartBackward(SessionRegistry& registry, Engine& engine, SavedForwardCache& saved, BackwardRequest request,
                    BackwardReplied replied);
 
 }  // namespace normserve

@@ -25,7 +25,7 @@ bool FitsFloat(double value) { return std::abs(value) <= std::numeric_limits<flo
 
 }  // namespace
 
-void ForwardCall::Start(const SessionRegistry& registry, Engine& engine, ForwardRequest request,
+void ForwardCall::Start(SessionRegistry& registry, Engine& engine, ForwardRequest request,
                         IsCancelled is_cancelled, ForwardReplied replied) {
   if (absl::Status status = CheckGuardFields(request.guard); !status.ok()) return std::move(replied)(status);
   auto session = registry.Find(request.name);
@@ -165,9 +165,13 @@ void ForwardCall::Commit() {
     return ReplyWith(unchanged_, *std::move(result_));
   }
   if (is_cancelled_()) return Fail(absl::CancelledError("cancelled before anything was changed"));
-  auto answer = session_->CommitForward(
+  session_->CommitForward(
       request_.guard, fingerprint_,
-      ForwardCommit{.snapshot = snapshot_, .moments = moments, .normalized_with = normalized_with_, .update = update_});
+      ForwardCommit{.snapshot = snapshot_, .moments = moments, .normalized_with = normalized_with_, .update = update_},
+      [self = shared_from_this()](absl::StatusOr<ForwardAnswer> answer) { self->Committed(std::move(answer)); });
+}
+
+void ForwardCall::Committed(absl::StatusOr<ForwardAnswer> answer) {
   if (!answer.ok()) return Fail(answer.status());
   // A copy of this request may have been first, and computed with another state.
   const bool same_inputs = answer->parameters == snapshot_->parameters &&
@@ -201,6 +205,7 @@ void ForwardCall::ReplyWith(const ForwardAnswer& answer, ForwardResult result) {
                      .num_batches_tracked = answer.num_batches_tracked,
                      .normalized_with = answer.normalized_with,
                      .update = answer.update,
+                     .durability = snapshot_->config.durability,
                      .return_normalization = request_.return_normalization,
                      .type = request_.input.type,
                      .layout = request_.input.layout,

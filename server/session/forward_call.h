@@ -23,12 +23,13 @@ using ForwardReplied = absl::AnyInvocable<void(absl::StatusOr<ForwardReply>) &&>
 // a repeat, also one that runs beside the first, is computed again with what the first was computed with.
 class ForwardCall : public std::enable_shared_from_this<ForwardCall> {
  public:
-  // Calls `replied` exactly once, before this returns (refusals, empty batches) or from a thread of the engine's. Never
+  // Calls `replied` exactly once, before this returns (refusals, empty batches) or from a thread of the engine's or the
+  // store's. Never
   // waits for the device. `registry` and `engine` outlive the call.
   //
   // NOT_FOUND: no such session. INVALID_ARGUMENT: the batch does not fit the session, has one value per channel in
   // training, or (if it updates) is not finite. ABORTED, CANCELLED, and what the engine says: nothing was changed.
-  static void Start(const SessionRegistry& registry, Engine& engine, ForwardRequest request, IsCancelled is_cancelled,
+  static void Start(SessionRegistry& registry, Engine& engine, ForwardRequest request, IsCancelled is_cancelled,
                     ForwardReplied replied);
 
  private:
@@ -51,6 +52,8 @@ class ForwardCall : public std::enable_shared_from_this<ForwardCall> {
   // Two things must be there before a commit: the device's result, and the fingerprint, which is computed meanwhile.
   void OnePartDone();
   void Commit();
+  // From the session's commit, on whatever thread that ends on.
+  void Committed(absl::StatusOr<ForwardAnswer> answer);
   absl::Status CheckFinite(const Moments& moments) const;
   void ReplyWith(const ForwardAnswer& answer, ForwardResult result);
   // What a Backward of this batch needs to know.

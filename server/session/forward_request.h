@@ -37,6 +37,7 @@ struct ForwardReply {
   int64_t num_batches_tracked = 0;  // after the call
   NormalizedWith normalized_with = NormalizedWith::kBatch;
   Update update = Update::kNone;
+  Durability durability = Durability::kNone;  // of `generation`
   std::optional<Moments> batch_moments;  // if they were asked for
   // What Backward needs to know, if return_saved_forward or return_normalization asked for it; `input` only with the
   // former. Nothing for an empty batch.

@@ -46,13 +46,11 @@ void RequestMemory::Remember(const std::string& request_id, const Fingerprint& f
   }
 }
 
-void RequestMemory::Retain(const void* vectors, int64_t size_bytes) {
-  Vectors& entry = vectors_[vectors];
-  if (entry.users++ == 0) {
-    entry.size_bytes = size_bytes;
-    vector_bytes_ += size_bytes;
-    if (limits_.budget != nullptr) limits_.budget->Take(size_bytes);
-  }
+void RequestMemory::Retain(const void* vectors, const Vectors& description) {
+  Vectors& entry = vectors_.try_emplace(vectors, description).first->second;
+  if (entry.users++ > 0) return;
+  vector_bytes_ += entry.size_bytes;
+  if (limits_.budget != nullptr) limits_.budget->Take(entry.size_bytes);
 }
 
 void RequestMemory::Release(const void* vectors) {
@@ -60,14 +58,23 @@ void RequestMemory::Release(const void* vectors) {
   if (--found->second.users > 0) return;
   vector_bytes_ -= found->second.size_bytes;
   if (limits_.budget != nullptr) limits_.budget->Give(found->second.size_bytes);
+  released_.emplace_back(found->second.kind, found->second.version);
   vectors_.erase(found);
 }
 
 void RequestMemory::RetainVectors(const Answer& answer) {
   const auto* forward = std::get_if<ForwardAnswer>(&answer);
   if (forward == nullptr) return;
-  if (forward->parameters != nullptr) Retain(forward->parameters.get(), SizeBytes(*forward->parameters));
-  if (forward->running != nullptr) Retain(forward->running.get(), SizeBytes(*forward->running));
+  if (forward->parameters != nullptr) {
+    Retain(forward->parameters.get(), {.size_bytes = SizeBytes(*forward->parameters),
+                                       .kind = VectorKind::kParameters,
+                                       .version = forward->parameters_version});
+  }
+  if (forward->running != nullptr) {
+    Retain(forward->running.get(), {.size_bytes = SizeBytes(*forward->running),
+                                    .kind = VectorKind::kRunning,
+                                    .version = forward->running_version});
+  }
 }
 
 void RequestMemory::DropVectors(Answer& answer) {

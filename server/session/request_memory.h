@@ -7,7 +7,9 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/batch_norm.h"
@@ -15,6 +17,7 @@
 #include "server/session/session_errors.h"
 #include "server/session/session_state.h"
 #include "server/session/vector_budget.h"
+#include "server/store/state_store.h"
 
 namespace normserve {
 
@@ -38,6 +41,8 @@ struct ForwardAnswer {
   Update update = Update::kNone;
   std::shared_ptr<const AffineParameters> parameters;      // null: dropped, the output cannot be given again
   std::shared_ptr<const NormalizationStatistics> running;  // set if normalized_with is kRunning
+  int64_t parameters_version = 0;                          // of the vectors, as in SessionState
+  int64_t running_version = 0;
 };
 
 // A deleted session.
@@ -46,7 +51,17 @@ struct Deletion {
   int64_t generation = 0;
 };
 
-using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion>;
+using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription>;
+
+// The answer as the kind that the method gives, whatever the kind. The fingerprint holds the method, so another kind is a
+// collision: refused all the same.
+template <typename Kind>
+absl::StatusOr<Kind> AnswerAs(absl::StatusOr<Answer> answer, absl::string_view request_id) {
+  if (!answer.ok()) return answer.status();
+  Kind* kind = std::get_if<Kind>(&*answer);
+  if (kind == nullptr) return RequestIdReused(request_id);
+  return std::move(*kind);
+}
 
 // Bytes of vectors that a memory may keep.
 struct VectorLimits {
@@ -71,14 +86,11 @@ class RequestMemory {
 
   // The answer given to `request_id`; null if it is not remembered, and for the empty id. Valid until the next call.
   // INVALID_ARGUMENT (REQUEST_ID_REUSED): the id was used with another payload.
-  template <typename Kind>
-  absl::StatusOr<const Kind*> Find(const std::string& request_id, const Fingerprint& fingerprint) const {
+  absl::StatusOr<const Answer*> Find(const std::string& request_id, const Fingerprint& fingerprint) const {
     const auto found = entries_.find(request_id);
     if (found == entries_.end()) return nullptr;
-    // The fingerprint holds the method, so another kind of answer is a collision: refused all the same.
-    const Kind* answer = std::get_if<Kind>(&found->second.answer);
-    if (answer == nullptr || found->second.fingerprint != fingerprint) return RequestIdReused(request_id);
-    return answer;
+    if (found->second.fingerprint != fingerprint) return RequestIdReused(request_id);
+    return &found->second.answer;
   }
 
   // Whether Find would find something, for those who want to compute the fingerprint only then.
@@ -86,6 +98,12 @@ class RequestMemory {
 
   // Nothing for the empty id. The id must not be remembered yet.
   void Remember(const std::string& request_id, const Fingerprint& fingerprint, Answer answer);
+
+  // Whether an answer was computed with these vectors.
+  bool Keeps(const void* vectors) const { return vectors_.contains(vectors); }
+
+  // The vectors that no answer was computed with any more, since the last call.
+  std::vector<std::pair<VectorKind, int64_t>> TakeReleased() { return std::exchange(released_, {}); }
 
   size_t size() const { return entries_.size(); }
   int64_t vector_bytes() const { return vector_bytes_; }
@@ -99,9 +117,11 @@ class RequestMemory {
   struct Vectors {
     int64_t users = 0;
     int64_t size_bytes = 0;
+    VectorKind kind = VectorKind::kParameters;
+    int64_t version = 0;
   };
 
-  void Retain(const void* vectors, int64_t size_bytes);
+  void Retain(const void* vectors, const Vectors& description);
   void Release(const void* vectors);
   void RetainVectors(const Answer& answer);
   void DropVectors(Answer& answer);
@@ -116,6 +136,7 @@ class RequestMemory {
   size_t num_without_vectors_ = 0;  // the first so many of order_ have dropped theirs
   std::unordered_map<const void*, Vectors> vectors_;
   int64_t vector_bytes_ = 0;
+  std::vector<std::pair<VectorKind, int64_t>> released_;
 };
 
 }  // namespace normserve

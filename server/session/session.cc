@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/error_reason.h"
 #include "server/session/field_error.h"
 #include "server/session/running_statistics.h"
 #include "server/session/session_errors.h"
@@ -12,173 +13,260 @@
 namespace normserve {
 namespace {
 
-// The contract promises the last 1,024 changes.
-constexpr size_t kRememberedRequests = 1024;
-
-// Enough for all of them while Forwards use one set of parameters, or normalise with running statistics of up to 150
-// channels; a wide session keeps at least the last eight whatever they used, and still two when others keep too much.
-VectorLimits LimitsOf(int64_t num_features, std::shared_ptr<VectorBudget> budget) {
-  // What one set of parameters and running statistics takes.
-  const int64_t state_bytes = 1024 + num_features * static_cast<int64_t>(2 * sizeof(float) + 2 * sizeof(double));
-  return VectorLimits{
-      .max_bytes = (int64_t{4} << 20) + 8 * state_bytes, .scarce_bytes = 2 * state_bytes, .budget = std::move(budget)};
+Fingerprint SnapshotFingerprint(absl::string_view method, const ChangeGuard& guard, absl::string_view name) {
+  FingerprintBuilder fingerprint(method);
+  AddExpectations(guard, fingerprint);
+  return fingerprint.Add(name).Finish();
 }
 
 }  // namespace
 
-Session::Session(std::string name, SessionState first, absl::Time create_time, std::shared_ptr<VectorBudget> budget)
-    : name_(std::move(name)),
-      uid_(MakeSessionUid()),
-      create_time_(create_time),
-      memory_(kRememberedRequests, LimitsOf(first.config.num_features, std::move(budget))),
-      state_(std::make_shared<const SessionState>(std::move(first))) {}
-
-std::shared_ptr<const SessionState> Session::Snapshot() const {
-  absl::MutexLock lock(&state_mutex_);
-  return state_;
-}
-
-Session::Observed Session::Observe() const {
-  absl::MutexLock lock(&state_mutex_);
-  return Observed{.state = state_, .observations = observations_};
-}
-
-SessionDescription Session::Describe(const SessionState& state) const {
-  return SessionDescription{.name = name_,
-                            .uid = uid_,
+SessionDescription Session::Describe(const SessionContent& content) const {
+  const SessionState& state = *content.state;
+  return SessionDescription{.name = name(),
+                            .uid = uid(),
                             .config = state.config,
                             .mode = state.mode,
                             .generation = state.generation,
                             .num_batches_tracked = state.num_batches_tracked,
-                            .create_time = create_time_,
-                            .update_time = state.update_time};
+                            .create_time = journal_->identity().create_time,
+                            .update_time = state.update_time,
+                            .num_snapshots = static_cast<int64_t>(content.snapshots->size())};
+}
+
+SnapshotDescription Session::Describe(absl::string_view snapshot_name, const StateSnapshot& snapshot) const {
+  return SnapshotDescription{.session = name(),
+                             .uid = uid(),
+                             .name = std::string(snapshot_name),
+                             .generation = snapshot.state->generation,
+                             .num_batches_tracked = snapshot.state->num_batches_tracked,
+                             .create_time = snapshot.create_time,
+                             .size_bytes = StateSizeBytes(snapshot.state->config.num_features)};
 }
 
 Session::Admission Session::Admit(const std::string& request_id) const {
-  if (request_id.empty()) return Admission{.snapshot = Snapshot()};
-  absl::MutexLock lock(&commit_mutex_);
-  return Admission{.snapshot = Snapshot(), .is_remembered = memory_.Contains(request_id)};
+  auto [content, is_remembered] = journal_->Admit(request_id);
+  return Admission{.snapshot = std::move(content.state), .is_remembered = is_remembered};
 }
 
 absl::StatusOr<std::optional<ForwardAnswer>> Session::Recall(const std::string& request_id,
                                                              const Fingerprint& fingerprint) const {
-  absl::MutexLock lock(&commit_mutex_);
-  const auto found = memory_.Find<ForwardAnswer>(request_id, fingerprint);
-  if (!found.ok()) return found.status();
-  if (*found == nullptr) return std::nullopt;
-  return **found;
+  auto recalled = journal_->Recall(request_id, fingerprint);
+  if (!recalled.ok()) return recalled.status();
+  if (!recalled->has_value()) return std::nullopt;
+  auto answer = AnswerAs<ForwardAnswer>(**std::move(recalled), request_id);
+  if (!answer.ok()) return answer.status();
+  return *std::move(answer);
 }
 
-absl::StatusOr<ForwardAnswer> Session::CommitForward(const ChangeGuard& guard, const Fingerprint& fingerprint,
-                                                     const ForwardCommit& commit) {
-  absl::MutexLock lock(&commit_mutex_);
-  const auto found = memory_.Find<ForwardAnswer>(guard.request_id, fingerprint);
-  if (!found.ok()) return found.status();
-  if (*found != nullptr) return **found;
+template <typename Answer>
+void Session::Make(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionJournal::Make make,
+                   Answered<Answer> answered) {
+  journal_->Change(
+      guard, fingerprint, std::move(make),
+      [answered = std::move(answered), id = guard.request_id](absl::StatusOr<normserve::Answer> answer) mutable {
+        std::move(answered)(AnswerAs<Answer>(std::move(answer), id));
+      });
+}
 
-  const auto [newest, observations] = Observe();
-  if (is_deleted_ || newest->lineage != commit.snapshot->lineage) return LineageChanged(name_, is_deleted_);
-  if (absl::Status status = CheckExpectations(guard, name_, uid_, newest->generation); !status.ok()) return status;
+void Session::CommitForward(const ChangeGuard& guard, const Fingerprint& fingerprint, ForwardCommit commit,
+                            Answered<ForwardAnswer> answered) {
+  // The caller's call holds the session, and the journal only names and numbers of it.
+  Make<ForwardAnswer>(
+      guard, fingerprint,
+      [journal = journal_, commit = std::move(commit)](const SessionContent& newest) {
+        return Session(journal).Fold(commit, newest);
+      },
+      std::move(answered));
+}
 
-  SessionState next = *newest;
-  Observations observed = observations;
-  if (commit.update == Update::kShadow) {
-    const Moments before = observed.shadow == nullptr ? Moments{} : *observed.shadow;
-    observed.shadow = std::make_shared<const Moments>(MergeMoments(before, commit.moments));
-  } else {
-    next.num_batches_tracked += 1;
-    auto folded = FoldBatch(*newest->running, commit.moments, newest->config, next.num_batches_tracked);
-    if (!folded.ok()) return folded.status();
-    next.running = std::make_shared<const NormalizationStatistics>(*std::move(folded));
-    next.generation += 1;
-    next.update_time = absl::Now();
-    observed.last_batch = std::make_shared<const Moments>(commit.moments);
-  }
-
-  ForwardAnswer answer{.generation = next.generation,
+absl::StatusOr<SessionChange> Session::Fold(const ForwardCommit& commit, const SessionContent& newest) const {
+  const SessionState& state = *newest.state;
+  if (newest.is_deleted || state.lineage != commit.snapshot->lineage) return LineageChanged(name(), newest.is_deleted);
+  ForwardAnswer answer{.generation = state.generation,
                        .snapshot_generation = commit.snapshot->generation,
-                       .num_batches_tracked = next.num_batches_tracked,
+                       .num_batches_tracked = state.num_batches_tracked,
                        .normalized_with = commit.normalized_with,
                        .update = commit.update,
-                       .parameters = commit.snapshot->parameters};
-  if (commit.normalized_with == NormalizedWith::kRunning) answer.running = commit.snapshot->running;
-  memory_.Remember(guard.request_id, fingerprint, answer);
-  Publish(std::move(next), std::move(observed));
-  return answer;
+                       .parameters = commit.snapshot->parameters,
+                       .parameters_version = commit.snapshot->parameters_version};
+  if (commit.normalized_with == NormalizedWith::kRunning) {
+    answer.running = commit.snapshot->running;
+    answer.running_version = commit.snapshot->running_version;
+  }
+  SessionChange change{.observations = newest.observations};
+  if (commit.update == Update::kShadow) {
+    const auto& before = newest.observations.shadow;
+    change.observations->shadow =
+        std::make_shared<const Moments>(MergeMoments(before == nullptr ? Moments{} : *before, commit.moments));
+  } else {
+    auto next = std::make_shared<SessionState>(state);
+    next->num_batches_tracked += 1;
+    auto folded = FoldBatch(*state.running, commit.moments, state.config, next->num_batches_tracked);
+    if (!folded.ok()) return folded.status();
+    next->running = std::make_shared<const NormalizationStatistics>(*std::move(folded));
+    next->generation += 1;
+    next->update_time = absl::Now();
+    change.observations->last_batch = std::make_shared<const Moments>(commit.moments);
+    answer.generation = next->generation;
+    answer.num_batches_tracked = next->num_batches_tracked;
+    change.state = std::move(next);
+  }
+  change.answer = std::move(answer);
+  return change;
 }
 
-absl::StatusOr<SessionDescription> Session::SetMode(const ChangeGuard& guard, Mode mode) {
+template <typename Edit>
+void Session::Change(const ChangeGuard& guard, const Fingerprint& fingerprint, Edit edit,
+                     Answered<SessionDescription> answered) {
+  Make<SessionDescription>(
+      guard, fingerprint,
+      [journal = journal_, edit = std::move(edit)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
+        const Session session(journal);
+        if (newest.is_deleted) return SessionNotFound(session.name());
+        auto next = std::make_shared<SessionState>(*newest.state);
+        SessionChange change{.observations = newest.observations};
+        if (absl::Status status = edit(newest, *next, *change.observations); !status.ok()) return status;
+        next->generation = newest.state->generation + 1;
+        next->update_time = absl::Now();
+        SessionContent after = newest;
+        after.state = next;
+        change.answer = session.Describe(after);
+        change.state = std::move(next);
+        return change;
+      },
+      std::move(answered));
+}
+
+void Session::SetMode(const ChangeGuard& guard, Mode mode, Answered<SessionDescription> answered) {
   FingerprintBuilder fingerprint("SetMode");
   AddExpectations(guard, fingerprint);
   fingerprint.Add(static_cast<int64_t>(mode));
-  return ChangeState(guard, fingerprint.Finish(), [mode](SessionState& state, Observations& observations) {
-    state.mode = mode;
-    if (mode == Mode::kShadow) observations.shadow = nullptr;
-  });
+  Change(
+      guard, fingerprint.Finish(),
+      [mode](const SessionContent&, SessionState& state, Observations& observations) {
+        state.mode = mode;
+        if (mode == Mode::kShadow) observations.shadow = nullptr;
+        return absl::OkStatus();
+      },
+      std::move(answered));
 }
 
-absl::StatusOr<SessionDescription> Session::SetParameters(const ChangeGuard& guard, std::vector<float> weight,
-                                                          std::vector<float> bias) {
-  const SessionConfig config = Snapshot()->config;
+void Session::SetParameters(const ChangeGuard& guard, std::vector<float> weight, std::vector<float> bias,
+                            Answered<SessionDescription> answered) {
+  const auto snapshot = Snapshot();
+  const SessionConfig& config = snapshot->config;
   const int64_t num_features = config.num_features;
-  if (!config.affine) return NotAffine(name_);
-  if (weight.empty() && bias.empty()) {
-    return FieldError("parameters", absl::StrCat("parameters holds neither weight nor bias: send one or both, ",
-                                                 num_features, " values each"));
-  }
   absl::Status status;
-  if (!weight.empty()) status = CheckVector<float>("parameters.weight", weight, num_features);
+  if (!config.affine) {
+    status = NotAffine(name());
+  } else if (weight.empty() && bias.empty()) {
+    status = FieldError("parameters", absl::StrCat("parameters holds neither weight nor bias: send one or both, ",
+                                                   num_features, " values each"));
+  }
+  if (status.ok() && !weight.empty()) status = CheckVector<float>("parameters.weight", weight, num_features);
   if (status.ok() && !bias.empty()) status = CheckVector<float>("parameters.bias", bias, num_features);
-  if (!status.ok()) return status;
+  if (!status.ok()) return std::move(answered)(status);
 
   FingerprintBuilder fingerprint("SetParameters");
   AddExpectations(guard, fingerprint);
   fingerprint.Add(absl::Span<const float>(weight)).Add(absl::Span<const float>(bias));
-  return ChangeState(guard, fingerprint.Finish(), [&](SessionState& state, Observations&) {
-    AffineParameters parameters = *state.parameters;
-    if (!weight.empty()) parameters.weight = std::move(weight);
-    if (!bias.empty()) parameters.bias = std::move(bias);
-    state.parameters = std::make_shared<const AffineParameters>(std::move(parameters));
-    state.lineage += 1;
-  });
+  Change(
+      guard, fingerprint.Finish(),
+      [weight = std::move(weight), bias = std::move(bias)](const SessionContent&, SessionState& state, Observations&) {
+        AffineParameters parameters = *state.parameters;
+        if (!weight.empty()) parameters.weight = weight;
+        if (!bias.empty()) parameters.bias = bias;
+        state.parameters = std::make_shared<const AffineParameters>(std::move(parameters));
+        state.lineage += 1;
+        return absl::OkStatus();
+      },
+      std::move(answered));
 }
 
-absl::StatusOr<Deletion> Session::Delete(const ChangeGuard& guard) {
-  absl::MutexLock lock(&commit_mutex_);
-  if (is_deleted_) return SessionNotFound(name_);
-  const int64_t generation = Snapshot()->generation;
-  if (absl::Status status = CheckExpectations(guard, name_, uid_, generation); !status.ok()) return status;
-  is_deleted_ = true;
-  return Deletion{.uid = uid_, .generation = generation};
+void Session::TakeSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered) {
+  if (absl::Status status = CheckSnapshotName("snapshot", name); !status.ok()) return std::move(answered)(status);
+  const Fingerprint fingerprint = SnapshotFingerprint("SnapshotState", guard, name);
+  Make<SnapshotDescription>(
+      guard, fingerprint,
+      [journal = journal_, name = std::move(name)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
+        const Session session(journal);
+        if (newest.is_deleted) return SessionNotFound(session.name());
+        if (newest.snapshots->contains(name)) return SnapshotExists(session.name(), name);
+        if (static_cast<int64_t>(newest.snapshots->size()) >= kMaxSnapshots) {
+          return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
+                           absl::StrCat("session \"", session.name(), "\" has ", kMaxSnapshots,
+                                        " snapshots, the most it may: delete some first"),
+                           {{"limit", "max_snapshots"}});
+        }
+        const int64_t size_bytes = StateSizeBytes(newest.state->config.num_features);
+        StateBudget& budget = *journal->surroundings().state_budget;
+        if (!budget.TryTake(size_bytes)) return StateBytesReached(budget.max_bytes(), budget.bytes(), size_bytes);
+        const StateSnapshot snapshot{.state = newest.state, .create_time = absl::Now()};
+        auto snapshots = std::make_shared<Snapshots>(*newest.snapshots);
+        snapshots->emplace(name, snapshot);
+        return SessionChange{.snapshots = std::move(snapshots),
+                             .answer = session.Describe(name, snapshot),
+                             .taken_bytes = size_bytes};
+      },
+      std::move(answered));
 }
 
-template <typename Change>
-absl::StatusOr<SessionDescription> Session::ChangeState(const ChangeGuard& guard, const Fingerprint& fingerprint,
-                                                        Change change) {
-  absl::MutexLock lock(&commit_mutex_);
-  const auto found = memory_.Find<SessionDescription>(guard.request_id, fingerprint);
-  if (!found.ok()) return found.status();
-  if (*found != nullptr) return **found;
-  if (is_deleted_) return SessionNotFound(name_);
-
-  auto [newest, observations] = Observe();
-  SessionState next = *newest;
-  if (absl::Status status = CheckExpectations(guard, name_, uid_, next.generation); !status.ok()) return status;
-  change(next, observations);
-  next.generation += 1;
-  next.update_time = absl::Now();
-  SessionDescription description = Describe(next);
-  memory_.Remember(guard.request_id, fingerprint, description);
-  Publish(std::move(next), std::move(observations));
-  return description;
+void Session::RestoreSnapshot(const ChangeGuard& guard, std::string name, Answered<SessionDescription> answered) {
+  if (absl::Status status = CheckSnapshotName("snapshot", name); !status.ok()) return std::move(answered)(status);
+  const Fingerprint fingerprint = SnapshotFingerprint("RestoreState", guard, name);
+  Change(
+      guard, fingerprint,
+      [session_name = this->name(), name = std::move(name)](const SessionContent& newest, SessionState& state,
+                                                            Observations&) -> absl::Status {
+        const auto found = newest.snapshots->find(name);
+        if (found == newest.snapshots->end()) return SnapshotNotFound(session_name, name);
+        const SessionState& kept = *found->second.state;
+        state.mode = kept.mode;
+        state.num_batches_tracked = kept.num_batches_tracked;
+        // Copies: the same vectors as another version would be two things to the journal.
+        state.parameters = std::make_shared<const AffineParameters>(*kept.parameters);
+        if (kept.running != nullptr) state.running = std::make_shared<const NormalizationStatistics>(*kept.running);
+        state.lineage += 1;
+        return absl::OkStatus();
+      },
+      std::move(answered));
 }
 
-void Session::Publish(SessionState next, Observations observations) {
-  auto state = std::make_shared<const SessionState>(std::move(next));
-  absl::MutexLock lock(&state_mutex_);
-  // What was there is freed after the lock.
-  state_.swap(state);
-  std::swap(observations_, observations);
+void Session::DeleteSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered) {
+  if (absl::Status status = CheckSnapshotName("snapshot", name); !status.ok()) return std::move(answered)(status);
+  const Fingerprint fingerprint = SnapshotFingerprint("DeleteSnapshot", guard, name);
+  Make<SnapshotDescription>(
+      guard, fingerprint,
+      [journal = journal_, name = std::move(name)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
+        const Session session(journal);
+        if (newest.is_deleted) return SessionNotFound(session.name());
+        const auto found = newest.snapshots->find(name);
+        if (found == newest.snapshots->end()) return SnapshotNotFound(session.name(), name);
+        SnapshotDescription description = session.Describe(name, found->second);
+        auto snapshots = std::make_shared<Snapshots>(*newest.snapshots);
+        snapshots->erase(name);
+        const int64_t size_bytes = description.size_bytes;
+        return SessionChange{
+            .snapshots = std::move(snapshots), .answer = std::move(description), .freed_bytes = size_bytes};
+      },
+      std::move(answered));
+}
+
+void Session::Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered) {
+  Make<Deletion>(
+      guard, Fingerprint{},
+      [journal = journal_, remember = std::move(remember)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
+        const SessionIdentity& identity = journal->identity();
+        if (newest.is_deleted) return SessionNotFound(identity.name);
+        const int64_t size_bytes = StateSizeBytes(newest.state->config.num_features);
+        const Deletion deletion{.uid = identity.uid, .generation = newest.state->generation};
+        return SessionChange{.deletes = true,
+                             .answer = deletion,
+                             .server_request = remember ? std::optional(remember(deletion)) : std::nullopt,
+                             .freed_bytes = size_bytes * static_cast<int64_t>(1 + newest.snapshots->size())};
+      },
+      std::move(answered));
 }
 
 }  // namespace normserve

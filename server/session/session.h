@@ -1,18 +1,18 @@
 // One batch-norm layer held by the server.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "kernels/batch_norm.h"
 #include "server/session/change_guard.h"
-#include "server/session/request_memory.h"
+#include "server/session/session_journal.h"
 #include "server/session/session_state.h"
 
 namespace normserve {
@@ -25,91 +25,95 @@ struct ForwardCommit {
   Update update = Update::kRunning;  // kRunning or kShadow
 };
 
-// Moments that a session keeps beside its state. Null: no batch so far.
-struct Observations {
-  std::shared_ptr<const Moments> last_batch;  // of the newest batch that updated the running statistics
-  std::shared_ptr<const Moments> shadow;      // of all that updated the shadow moments since SHADOW began, merged
-};
+// Snapshots of one session at most.
+constexpr int64_t kMaxSnapshots = 1000;
 
 // A session's state is an immutable snapshot; only this class makes a new one. A change is made whole or not at all.
 // Nothing is locked while a device works.
 //
+// What is read here is as durable as the session asks. A change calls its last argument once, with the answer or why
+// nothing was changed: before it returns, or, where a store keeps the session, from a thread of the store's.
+//
 // Thread-safe. Held by shared_ptr: a request in flight keeps the session alive after it was deleted.
 class Session {
  public:
-  // `first` has its vectors; its generation is 0. `budget` bounds what all sessions keep for repeated requests.
-  Session(std::string name, SessionState first, absl::Time create_time, std::shared_ptr<VectorBudget> budget);
+  explicit Session(std::shared_ptr<SessionJournal> journal) : journal_(std::move(journal)) {}
 
-  const std::string& name() const { return name_; }
+  const std::string& name() const { return journal_->identity().name; }
   // Random: tells this session from a later one of the same name.
-  const std::string& uid() const { return uid_; }
-  absl::Time create_time() const { return create_time_; }
+  const std::string& uid() const { return journal_->identity().uid; }
 
   // The newest state. Never waits for a commit.
-  std::shared_ptr<const SessionState> Snapshot() const ABSL_LOCKS_EXCLUDED(state_mutex_);
+  std::shared_ptr<const SessionState> Snapshot() const { return journal_->Visible().state; }
 
-  // What is kept beside the newest state, as of the same moment.
-  struct Observed {
-    std::shared_ptr<const SessionState> state;
-    Observations observations;
-  };
-  Observed Observe() const ABSL_LOCKS_EXCLUDED(state_mutex_);
+  // The newest state and all that is kept beside it, as of one moment.
+  SessionContent Observe() const { return journal_->Visible(); }
 
-  // This session as it is, or was, in `state`.
-  SessionDescription Describe(const SessionState& state) const;
+  // This session as it is, or was, with `content`.
+  SessionDescription Describe(const SessionContent& content) const;
+  SnapshotDescription Describe(absl::string_view snapshot_name, const StateSnapshot& snapshot) const;
+
+  // What a store is told of the session when it is made.
+  SessionWrite FirstWrite() const { return journal_->FirstWrite(); }
+  // Whether a store keeps it.
+  bool is_stored() const { return journal_->is_stored(); }
 
   // The newest state, and whether `request_id` is remembered, as of one moment.
   struct Admission {
     std::shared_ptr<const SessionState> snapshot;
     bool is_remembered = false;
   };
-  Admission Admit(const std::string& request_id) const ABSL_LOCKS_EXCLUDED(commit_mutex_);
+  Admission Admit(const std::string& request_id) const;
 
   // The answer first given to a Forward; nothing if it is not remembered. INVALID_ARGUMENT: REQUEST_ID_REUSED.
   absl::StatusOr<std::optional<ForwardAnswer>> Recall(const std::string& request_id,
-                                                      const Fingerprint& fingerprint) const
-      ABSL_LOCKS_EXCLUDED(commit_mutex_);
+                                                      const Fingerprint& fingerprint) const;
 
-  // Folds a batch into the newest state, or merges it into the shadow moments, and returns what to answer. If
-  // `guard.request_id` was committed meanwhile, by a copy of the same request, returns that answer and changes nothing.
-  // ABORTED: LINEAGE_CHANGED, GENERATION_MISMATCH, UID_MISMATCH. INVALID_ARGUMENT: REQUEST_ID_REUSED, NON_FINITE.
-  absl::StatusOr<ForwardAnswer> CommitForward(const ChangeGuard& guard, const Fingerprint& fingerprint,
-                                              const ForwardCommit& commit) ABSL_LOCKS_EXCLUDED(commit_mutex_);
+  template <typename Answer>
+  using Answered = absl::AnyInvocable<void(absl::StatusOr<Answer>) &&>;
+
+  // Folds a batch into the newest state, or merges it into the shadow moments, and answers what to reply. If
+  // `guard.request_id` was committed meanwhile, by a copy of the same request, answers as then and changes nothing.
+  // ABORTED: LINEAGE_CHANGED, GENERATION_MISMATCH, UID_MISMATCH. INVALID_ARGUMENT: REQUEST_ID_REUSED, NON_FINITE. And
+  // what the store says.
+  void CommitForward(const ChangeGuard& guard, const Fingerprint& fingerprint, ForwardCommit commit,
+                     Answered<ForwardAnswer> answered);
 
   // Sets what a Forward admitted from now on does by default; kShadow drops the shadow moments so far. Errors as
   // CommitForward, and NOT_FOUND once deleted.
-  absl::StatusOr<SessionDescription> SetMode(const ChangeGuard& guard, Mode mode) ABSL_LOCKS_EXCLUDED(commit_mutex_);
+  void SetMode(const ChangeGuard& guard, Mode mode, Answered<SessionDescription> answered);
 
   // Replaces weight, bias or both (an empty one stays) and starts a new lineage. Errors as SetMode, and
   // INVALID_ARGUMENT if both are empty, a length is not C or a value is not finite; FAILED_PRECONDITION (NOT_AFFINE).
-  absl::StatusOr<SessionDescription> SetParameters(const ChangeGuard& guard, std::vector<float> weight,
-                                                   std::vector<float> bias) ABSL_LOCKS_EXCLUDED(commit_mutex_);
+  void SetParameters(const ChangeGuard& guard, std::vector<float> weight, std::vector<float> bias,
+                     Answered<SessionDescription> answered);
 
-  // Marks the session deleted: nothing is folded any more. Errors as SetMode; remembers nothing, which is the
-  // registry's part.
-  absl::StatusOr<Deletion> Delete(const ChangeGuard& guard) ABSL_LOCKS_EXCLUDED(commit_mutex_);
+  // Keeps the newest state under `name`. Errors as SetMode, and INVALID_ARGUMENT: the name is not legal; ALREADY_EXISTS
+  // (SNAPSHOT_EXISTS); RESOURCE_EXHAUSTED (LIMIT_REACHED): snapshots, or bytes of state.
+  void TakeSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered);
+
+  // Goes back to a snapshot: one generation on, in a new lineage. Errors as SetMode; NOT_FOUND (SNAPSHOT_NOT_FOUND).
+  void RestoreSnapshot(const ChangeGuard& guard, std::string name, Answered<SessionDescription> answered);
+
+  // Forgets a snapshot. Errors as RestoreSnapshot.
+  void DeleteSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered);
+
+  // Marks the session deleted: nothing is folded any more. Errors as SetMode. To remember the request is the registry's
+  // part: the guard has no id here, and what `remember` makes of the answer (nothing, if it is empty) is stored with it.
+  using Remember = std::function<StoredRequest(const Deletion&)>;
+  void Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered);
 
  private:
-  // The first answer if the request is remembered, else makes `change` of a copy of the newest state.
-  template <typename Change>
-  absl::StatusOr<SessionDescription> ChangeState(const ChangeGuard& guard, const Fingerprint& fingerprint,
-                                                 Change change) ABSL_LOCKS_EXCLUDED(commit_mutex_);
-  void Publish(SessionState next, Observations observations) ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mutex_);
+  absl::StatusOr<SessionChange> Fold(const ForwardCommit& commit, const SessionContent& newest) const;
+  // The change to a copy of the newest state, one generation on, that `edit` makes.
+  template <typename Edit>
+  void Change(const ChangeGuard& guard, const Fingerprint& fingerprint, Edit edit,
+              Answered<SessionDescription> answered);
+  template <typename Answer>
+  void Make(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionJournal::Make make,
+            Answered<Answer> answered);
 
-  // Constant.
-  const std::string name_;
-  const std::string uid_;
-  const absl::Time create_time_;
-
-  // Held while a change is made. Before state_mutex_.
-  mutable absl::Mutex commit_mutex_;
-  bool is_deleted_ ABSL_GUARDED_BY(commit_mutex_) = false;
-  RequestMemory memory_ ABSL_GUARDED_BY(commit_mutex_);
-
-  // Held to copy or replace a few pointers. Replaced only under commit_mutex_ too.
-  mutable absl::Mutex state_mutex_;
-  std::shared_ptr<const SessionState> state_ ABSL_GUARDED_BY(state_mutex_);
-  Observations observations_ ABSL_GUARDED_BY(state_mutex_);
+  const std::shared_ptr<SessionJournal> journal_;
 };
 
 }  // namespace normserve

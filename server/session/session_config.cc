@@ -2,10 +2,26 @@
 
 #include <cmath>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "server/session/field_error.h"
 
 namespace normserve {
+namespace {
+
+constexpr size_t kMaxLabels = 64;
+constexpr size_t kMaxLabelKeyBytes = 63;
+constexpr size_t kMaxLabelValueBytes = 255;
+
+bool IsPrintable(absl::string_view text) {
+  for (const char c : text) {
+    if (!absl::ascii_isprint(static_cast<unsigned char>(c))) return false;
+  }
+  return true;
+}
+
+}  // namespace
 
 SessionConfig ConventionDefaults(Convention convention) {
   SessionConfig config{.convention = convention};
@@ -33,6 +49,24 @@ absl::Status CheckConfig(const SessionConfig& config, int64_t max_num_features) 
     return FieldError(
         "config.zero_debiased.momentum",
         absl::StrCat("config.zero_debiased.momentum is ", config.momentum, ": send a value above 0 and at most 1"));
+  }
+  return CheckLabels("config.labels", config.labels);
+}
+
+absl::Status CheckLabels(absl::string_view field, const std::map<std::string, std::string>& labels) {
+  if (labels.size() > kMaxLabels) {
+    return FieldError(field, absl::StrCat(field, " has ", labels.size(), " labels: send at most ", kMaxLabels));
+  }
+  for (const auto& [key, value] : labels) {
+    if (key.empty() || key.size() > kMaxLabelKeyBytes || !IsPrintable(key)) {
+      return FieldError(field, absl::StrCat(field, " has the key \"", absl::CHexEscape(key.substr(0, 100)),
+                                            "\": keys are 1 to ", kMaxLabelKeyBytes, " bytes of printable ASCII"));
+    }
+    if (value.size() > kMaxLabelValueBytes || !IsPrintable(value)) {
+      return FieldError(field, absl::StrCat(field, "[\"", key, "\"] is \"", absl::CHexEscape(value.substr(0, 100)),
+                                            "\", ", value.size(), " bytes: values are up to ", kMaxLabelValueBytes,
+                                            " bytes of printable ASCII"));
+    }
   }
   return absl::OkStatus();
 }

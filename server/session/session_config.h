@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <string>
 
 #include "absl/status/status.h"
+#include "server/store/state_store.h"
 
 namespace normserve {
 
@@ -41,6 +44,8 @@ struct SessionConfig {
   RunningVariance running_variance = RunningVariance::kUnbiased;
   NonFinitePolicy non_finite_policy = NonFinitePolicy::kReject;
   Convention convention = Convention::kPyTorch;  // of which the above were the defaults
+  Durability durability = Durability::kNone;     // what an acknowledged change survives
+  std::map<std::string, std::string> labels;     // the user's own
 
   friend bool operator==(const SessionConfig&, const SessionConfig&) = default;
 };
@@ -49,7 +54,11 @@ struct SessionConfig {
 SessionConfig ConventionDefaults(Convention convention);
 
 // INVALID_ARGUMENT, naming the field, unless 1 <= num_features <= max_num_features, epsilon is finite and not negative,
-// and momentum is finite (kZeroDebiased: above 0 and at most 1). Allocates nothing that grows with num_features.
+// labels are legal and momentum is finite (kZeroDebiased: above 0 and at most 1). Allocates nothing that grows with num_features.
 absl::Status CheckConfig(const SessionConfig& config, int64_t max_num_features);
+
+// INVALID_ARGUMENT, naming `field`, unless there are at most 64, with keys of 1 to 63 and values of up to 255 bytes of
+// printable ASCII.
+absl::Status CheckLabels(absl::string_view field, const std::map<std::string, std::string>& labels);
 
 }  // namespace normserve

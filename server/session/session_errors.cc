@@ -19,7 +19,7 @@ absl::Status SessionExists(absl::string_view field, absl::string_view name) {
 
 absl::Status LineageChanged(absl::string_view name, bool is_deleted) {
   return MakeError(absl::StatusCode::kAborted, ErrorReason::kLineageChanged,
-                   absl::StrCat("session \"", name, "\" ", is_deleted ? "was deleted" : "got other parameters",
+                   absl::StrCat("session \"", name, "\" ", is_deleted ? "was deleted" : "got other parameters or statistics",
                                 " while the call ran; nothing was folded: send it again"),
                    {{"session", std::string(name)}});
 }
@@ -51,6 +51,42 @@ absl::Status NotAffine(absl::string_view name) {
       absl::StatusCode::kFailedPrecondition, ErrorReason::kNotAffine,
       absl::StrCat("session \"", name, "\" has no weight and bias (affine is false): create one with affine"),
       {{"field", "parameters"}, {"session", std::string(name)}});
+}
+
+absl::Status DurabilityUnavailable(absl::string_view durability) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, ErrorReason::kDurabilityUnavailable,
+                   absl::StrCat("config.durability is ", durability,
+                                ", but this server has no data directory: leave it out, or start the server with "
+                                "--data-dir"),
+                   {{"field", "config.durability"}});
+}
+
+absl::Status SnapshotNotFound(absl::string_view session, absl::string_view snapshot) {
+  return MakeError(absl::StatusCode::kNotFound, ErrorReason::kSnapshotNotFound,
+                   absl::StrCat("session \"", session, "\" has no snapshot \"", snapshot,
+                                "\": ListSnapshots tells which there are"),
+                   {{"session", std::string(session)}, {"snapshot", std::string(snapshot)}});
+}
+
+absl::Status SnapshotExists(absl::string_view session, absl::string_view snapshot) {
+  return MakeError(absl::StatusCode::kAlreadyExists, ErrorReason::kSnapshotExists,
+                   absl::StrCat("session \"", session, "\" has a snapshot \"", snapshot,
+                                "\" already: take another name or delete it first"),
+                   {{"session", std::string(session)}, {"snapshot", std::string(snapshot)}});
+}
+
+absl::Status StateBytesReached(int64_t max_bytes, int64_t used_bytes, int64_t needed_bytes) {
+  return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
+                   absl::StrCat("max_state_bytes is ", max_bytes, ", ", used_bytes, " are in use and ", needed_bytes,
+                                " more are needed: delete some sessions or snapshots, or raise the limit"),
+                   {{"limit", "max_state_bytes"}});
+}
+
+absl::Status StoredDataLost(absl::string_view what, absl::string_view detail) {
+  return MakeError(absl::StatusCode::kDataLoss, ErrorReason::kStoredDataLost,
+                   absl::StrCat("what the data directory holds of ", what, " is damaged (", detail,
+                                "): bring the directory back from a copy, or delete the session"),
+                   {{"stored", std::string(what)}});
 }
 
 }  // namespace normserve

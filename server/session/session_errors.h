@@ -1,6 +1,8 @@
 // The errors that concern a session as a whole.
 #pragma once
 
+#include <cstdint>
+
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
@@ -26,5 +28,20 @@ absl::Status NotTracked(absl::string_view field, absl::string_view name);
 
 // FAILED_PRECONDITION (NOT_AFFINE): parameters for a session without any.
 absl::Status NotAffine(absl::string_view name);
+
+// FAILED_PRECONDITION (DURABILITY_UNAVAILABLE): COMMIT or FLUSH without a store.
+absl::Status DurabilityUnavailable(absl::string_view durability);
+
+// NOT_FOUND (SNAPSHOT_NOT_FOUND).
+absl::Status SnapshotNotFound(absl::string_view session, absl::string_view snapshot);
+
+// ALREADY_EXISTS (SNAPSHOT_EXISTS).
+absl::Status SnapshotExists(absl::string_view session, absl::string_view snapshot);
+
+// RESOURCE_EXHAUSTED (LIMIT_REACHED): `used_bytes` of `max_bytes` of state are in use, and `needed_bytes` more are asked.
+absl::Status StateBytesReached(int64_t max_bytes, int64_t used_bytes, int64_t needed_bytes);
+
+// DATA_LOSS (STORED_DATA_LOST): what is stored of `what` is damaged, as `detail` says.
+absl::Status StoredDataLost(absl::string_view what, absl::string_view detail);
 
 }  // namespace normserve

@@ -49,6 +49,12 @@ absl::Status CheckSessionName(absl::string_view field, absl::string_view name) {
   return FieldError(field, absl::StrCat(field, " is \"", absl::CHexEscape(name), "\", which is not legal: ", kRule));
 }
 
+absl::Status CheckSnapshotName(absl::string_view field, absl::string_view name) {
+  if (IsLegalSegment(name)) return absl::OkStatus();
+  return FieldError(field, absl::StrCat(field, " is \"", absl::CHexEscape(name.substr(0, 100)),
+                                        "\", which is not legal: send [A-Za-z0-9_][A-Za-z0-9._-]{0,62}"));
+}
+
 std::string MakeSessionName() { return absl::StrCat("session-", RandomHex(2)); }
 
 std::string MakeSessionUid() { return RandomHex(4); }

@@ -12,6 +12,9 @@ namespace normserve {
 // [A-Za-z0-9_][A-Za-z0-9._-]{0,62}, 255 bytes at most.
 absl::Status CheckSessionName(absl::string_view field, absl::string_view name);
 
+// INVALID_ARGUMENT, naming `field`, unless `name` is one such segment.
+absl::Status CheckSnapshotName(absl::string_view field, absl::string_view name);
+
 // A new legal name, "session-" and 16 random hexadecimal digits.
 std::string MakeSessionName();
 

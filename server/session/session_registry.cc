@@ -9,6 +9,7 @@
 #include "kernels/error_reason.h"
 #include "server/session/field_error.h"
 #include "server/session/page_token.h"
+#include "server/session/records.h"
 #include "server/session/session_errors.h"
 #include "server/session/session_name.h"
 
@@ -62,10 +63,15 @@ Fingerprint FingerprintOf(const SessionDraft& draft) {
       .Add(static_cast<int64_t>(draft.config.running_variance))
       .Add(static_cast<int64_t>(draft.config.non_finite_policy))
       .Add(static_cast<int64_t>(draft.config.convention))
+      .Add(draft.durability.has_value() ? static_cast<int64_t>(*draft.durability) : -1)
+      .Add(static_cast<int64_t>(draft.config.labels.size()))
       .Add(static_cast<int64_t>(draft.mode))
       .Add(absl::Span<const float>(draft.parameters.weight))
       .Add(absl::Span<const float>(draft.parameters.bias))
       .Add(draft.num_batches_tracked);
+  for (const auto& [key, value] : draft.config.labels) {
+    fingerprint.Add(absl::string_view(key)).Add(absl::string_view(value));
+  }
   if (draft.statistics.has_value()) {
     fingerprint.Add(absl::Span<const double>(draft.statistics->mean))
         .Add(absl::Span<const double>(draft.statistics->variance));
@@ -89,52 +95,229 @@ SessionState FirstState(SessionDraft draft) {
   return state;
 }
 
-absl::Status LimitReached(absl::string_view limit, absl::string_view message) {
-  return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached, message,
-                   {{"limit", std::string(limit)}});
+// What a session and its snapshots are charged with.
+int64_t ChargedBytes(const SessionDescription& session) {
+  if (session.config.num_features < 1) return 0;  // its record is damaged
+  return StateSizeBytes(session.config.num_features) * (1 + session.num_snapshots);
+}
+
+bool HasLabels(const SessionConfig& config, const Labels& labels) {
+  for (const auto& [key, value] : labels) {
+    const auto found = config.labels.find(key);
+    if (found == config.labels.end() || found->second != value) return false;
+  }
+  return true;
+}
+
+StoredRequest ToStore(int64_t sequence, const std::string& request_id, int64_t num_slots,
+                      const RememberedRequest& request) {
+  return StoredRequest{.slot = sequence % num_slots,
+                       .sequence = sequence,
+                       .request_id = request_id,
+                       .record = WriteRequest(request)};
 }
 
 }  // namespace
 
-absl::StatusOr<SessionDescription> SessionRegistry::Create(SessionDraft draft) {
-  if (absl::Status status = CheckDraft(draft, limits_.max_num_features); !status.ok()) return status;
-  const Fingerprint fingerprint = FingerprintOf(draft);
-  const std::string request_id = draft.request_id;
-  const int64_t state_bytes = StateSizeBytes(draft.config.num_features);
-  std::string name = draft.name.empty() ? MakeSessionName() : draft.name;
-  {
-    // Before the vectors are made. Looked at again below, as others may come in between.
-    absl::ReaderMutexLock lock(&mutex_);
-    const auto found = memory_.Find<SessionDescription>(request_id, fingerprint);
-    if (!found.ok()) return found.status();
-    if (*found != nullptr) return **found;
-    if (absl::Status status = CheckRoom("name", name, state_bytes); !status.ok()) return status;
-  }
-  SessionState state = FirstState(std::move(draft));
+SessionRegistry::SessionRegistry(SessionLimits limits, StateStore* store)
+    : limits_(limits),
+      surroundings_{.state_budget = std::make_shared<StateBudget>(limits.max_state_bytes), .store = store} {}
+
+absl::StatusOr<LoadReport> SessionRegistry::Load() {
+  LoadReport report;
+  if (surroundings_.store == nullptr) return report;
+  auto heads = surroundings_.store->ListSessions();
+  if (!heads.ok()) return heads.status();
+  auto requests = surroundings_.store->ListServerRequests();
+  if (!requests.ok()) return requests.status();
+
   absl::MutexLock lock(&mutex_);
-  const auto found = memory_.Find<SessionDescription>(request_id, fingerprint);
-  if (!found.ok()) return found.status();
-  if (*found != nullptr) return **found;
-  if (absl::Status status = CheckRoom("name", name, state_bytes); !status.ok()) return status;
-  SessionDescription description = Insert(std::move(name), std::move(state));
-  memory_.Remember(request_id, fingerprint, description);
-  return description;
+  for (StoredHead& stored : *heads) {
+    Entry entry{.description = {.name = stored.name, .uid = stored.uid, .num_snapshots = stored.num_snapshots}};
+    const auto head = ReadHead(stored.name, stored.record);
+    if (head.ok()) {
+      entry.description.config = head->state.config;
+      entry.description.mode = head->state.mode;
+      entry.description.generation = head->state.generation;
+      entry.description.num_batches_tracked = head->state.num_batches_tracked;
+      entry.description.create_time = head->create_time;
+      entry.description.update_time = head->state.update_time;
+      surroundings_.state_budget->Take(ChargedBytes(entry.description));
+    } else {
+      report.damaged.push_back(stored.name);
+    }
+    const std::string name = stored.name;
+    entry.stored = std::make_shared<const StoredHead>(std::move(stored));
+    sessions_.emplace(name, std::move(entry));
+  }
+  for (const StoredRequest& row : *requests) {
+    auto request = ReadRequest("the server's requests", row.record);
+    if (!request.ok()) return request.status();
+    memory_.Remember(row.request_id, request->fingerprint, std::move(request->answer));
+    num_requests_ = row.sequence + 1;
+  }
+  report.num_sessions = static_cast<int64_t>(sessions_.size());
+  return report;
 }
 
-absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::Find(absl::string_view name) const {
+SessionRegistry::Known SessionRegistry::Lookup(const std::string& request_id, const Fingerprint& fingerprint) const {
+  if (request_id.empty()) return {};
+  const auto found = memory_.Find(request_id, fingerprint);
+  if (!found.ok()) return {.answer = found.status()};
+  if (*found != nullptr) return {.answer = **found};
+  const auto pending = pending_requests_.find(request_id);
+  return {.pending = pending == pending_requests_.end() ? nullptr : pending->second};
+}
+
+void SessionRegistry::Create(SessionDraft draft, Answered<SessionDescription> answered) {
+  absl::Status status = CheckDraft(draft, limits_.max_num_features);
+  draft.config.durability = draft.durability.value_or(default_durability());
+  if (status.ok() && draft.config.durability != Durability::kNone && surroundings_.store == nullptr) {
+    status = DurabilityUnavailable(draft.config.durability == Durability::kCommit ? "COMMIT" : "FLUSH");
+  }
+  if (!status.ok()) return std::move(answered)(status);
+  Opening opening{.request_id = draft.request_id,
+                  .fingerprint = FingerprintOf(draft),
+                  .name_field = "name",
+                  .name = draft.name.empty() ? MakeSessionName() : draft.name};
+  Known known;
+  {
+    // Before the vectors are made. Looked at again when they are, as others may come in between.
+    absl::ReaderMutexLock lock(&mutex_);
+    known = Lookup(opening.request_id, opening.fingerprint);
+    if (!known.answer.has_value() && known.pending == nullptr) {
+      status = CheckRoom(opening.name_field, opening.name, StateSizeBytes(draft.config.num_features));
+    }
+  }
+  if (known.answer.has_value()) {
+    return std::move(answered)(AnswerAs<SessionDescription>(*std::move(known.answer), opening.request_id));
+  }
+  if (!status.ok()) return std::move(answered)(status);
+  opening.first = std::make_shared<const SessionState>(FirstState(std::move(draft)));
+  Open(std::move(opening), std::move(answered));
+}
+
+void SessionRegistry::Open(Opening opening, Answered<SessionDescription> answered) {
+  absl::Status status;
+  std::shared_ptr<Session> session;
+  StoreWrite write;
+  {
+    absl::MutexLock lock(&mutex_);
+    Known known = Lookup(opening.request_id, opening.fingerprint);
+    if (known.answer.has_value()) {
+      auto answer = AnswerAs<SessionDescription>(*std::move(known.answer), opening.request_id);
+      mutex_.Unlock();
+      std::move(answered)(std::move(answer));
+      mutex_.Lock();
+      return;
+    }
+    const auto taken = sessions_.find(opening.name);
+    if (known.pending == nullptr && taken != sessions_.end()) known.pending = taken->second.pending;
+    if (known.pending != nullptr) {
+      known.pending->waiters.push_back(
+          [this, opening = std::move(opening), answered = std::move(answered)]() mutable {
+            Open(std::move(opening), std::move(answered));
+          });
+      return;
+    }
+    const int64_t state_bytes = StateSizeBytes(opening.first->config.num_features);
+    status = CheckRoom(opening.name_field, opening.name, state_bytes);
+    StateBudget& budget = *surroundings_.state_budget;
+    if (status.ok() && !budget.TryTake(state_bytes)) {
+      status = StateBytesReached(budget.max_bytes(), budget.bytes(), state_bytes);
+    }
+    if (status.ok()) {
+      auto first = std::make_shared<SessionState>(*opening.first);
+      const SessionIdentity identity{.name = opening.name, .uid = MakeSessionUid(), .create_time = absl::Now()};
+      first->update_time = identity.create_time;
+      session = std::make_shared<Session>(SessionJournal::New(
+          identity, {.state = std::move(first), .snapshots = std::make_shared<const Snapshots>()}, surroundings_));
+      auto pending = std::make_shared<Pending>();
+      if (!opening.request_id.empty()) {
+        pending_requests_[opening.request_id] = pending;
+        const Answer answer = session->Describe(session->Observe());
+        write.server_request = ToStore(num_requests_++, opening.request_id, kRememberedRequests, {opening.fingerprint, answer});
+      }
+      sessions_[opening.name] = Entry{.session = session, .pending = std::move(pending)};
+    }
+  }
+  if (!status.ok()) return std::move(answered)(status);
+  if (!session->is_stored()) return FinishOpening(opening, session, absl::OkStatus(), std::move(answered));
+  write.sessions.push_back(session->FirstWrite());
+  write.durability = opening.first->config.durability;
+  surroundings_.store->Write(std::move(write), [this, opening = std::move(opening), session,
+                                                answered = std::move(answered)](absl::Status stored) mutable {
+    FinishOpening(opening, session, stored, std::move(answered));
+  });
+}
+
+void SessionRegistry::FinishOpening(const Opening& opening, const std::shared_ptr<Session>& session,
+                                    const absl::Status& status, Answered<SessionDescription> answered) {
+  const SessionDescription description = session->Describe(session->Observe());
+  std::shared_ptr<Pending> pending;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto entry = sessions_.find(opening.name);
+    pending = std::exchange(entry->second.pending, nullptr);
+    pending_requests_.erase(opening.request_id);
+    if (status.ok()) {
+      memory_.Remember(opening.request_id, opening.fingerprint, description);
+    } else {
+      sessions_.erase(entry);
+      surroundings_.state_budget->Give(StateSizeBytes(description.config.num_features));
+    }
+  }
+  if (status.ok()) {
+    std::move(answered)(description);
+  } else {
+    std::move(answered)(status);
+  }
+  for (auto& waiter : pending->waiters) std::move(waiter)();
+}
+
+absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::Find(absl::string_view name) {
   if (absl::Status status = CheckSessionName("name", name); !status.ok()) return status;
-  absl::ReaderMutexLock lock(&mutex_);
+  {
+    absl::ReaderMutexLock lock(&mutex_);
+    const auto found = sessions_.find(name);
+    if (found == sessions_.end() || found->second.pending != nullptr) return SessionNotFound(name);
+    if (found->second.session != nullptr) return found->second.session;
+  }
+  return LoadSession(name);
+}
+
+absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::LoadSession(absl::string_view name) {
+  absl::MutexLock load_lock(&load_mutex_);
+  std::string uid;
+  {
+    // Others may have come in between.
+    absl::ReaderMutexLock lock(&mutex_);
+    const auto found = sessions_.find(name);
+    if (found == sessions_.end()) return SessionNotFound(name);
+    if (found->second.session != nullptr) return found->second.session;
+    uid = found->second.stored->uid;
+  }
+  auto stored = surroundings_.store->Load(uid);
+  if (!stored.ok()) return stored.status();
+  auto journal = SessionJournal::Restore(*stored, surroundings_);
+  if (!journal.ok()) return journal.status();
+  auto session = std::make_shared<Session>(*std::move(journal));
+  absl::MutexLock lock(&mutex_);
   const auto found = sessions_.find(name);
-  if (found == sessions_.end()) return SessionNotFound(name);
-  return found->second;
+  if (found == sessions_.end() || found->second.stored == nullptr || found->second.stored->uid != uid) {
+    return SessionNotFound(name);
+  }
+  found->second = Entry{.session = session};
+  return session;
 }
 
 absl::StatusOr<SessionPage> SessionRegistry::List(absl::string_view prefix, int64_t page_size,
-                                                  absl::string_view page_token) const {
+                                                  absl::string_view page_token, const Labels& labels) const {
   const absl::string_view parent = absl::StripSuffix(prefix, "/");
   if (!prefix.empty()) {
     if (absl::Status status = CheckSessionName("prefix", parent); !status.ok()) return status;
   }
+  if (absl::Status status = CheckLabels("label_filter", labels); !status.ok()) return status;
   if (page_size < 0 || page_size > kMaxPageSize) {
     return FieldError("page_size", absl::StrCat("page_size is ", page_size, ": send 0 up to ", kMaxPageSize));
   }
@@ -147,12 +330,16 @@ absl::StatusOr<SessionPage> SessionRegistry::List(absl::string_view prefix, int6
   }
 
   SessionPage page;
-  const auto take = [&](const std::shared_ptr<Session>& session) {
+  const auto take = [&](const Entry& entry) {
+    if (entry.pending != nullptr) return true;
+    SessionDescription description =
+        entry.session == nullptr ? entry.description : entry.session->Describe(entry.session->Observe());
+    if (!HasLabels(description.config, labels)) return true;
     if (static_cast<int64_t>(page.sessions.size()) == page_size) {
-      page.next_page_token = MakePageToken(parent, page.sessions.back()->name());
+      page.next_page_token = MakePageToken(parent, page.sessions.back().name);
       return false;
     }
-    page.sessions.push_back(session);
+    page.sessions.push_back(std::move(description));
     return true;
   };
   // Between "a" and "a/" other names may stand, such as "a-b", so the session `parent` itself is taken first.
@@ -168,84 +355,168 @@ absl::StatusOr<SessionPage> SessionRegistry::List(absl::string_view prefix, int6
   return page;
 }
 
-absl::StatusOr<SessionDescription> SessionRegistry::Clone(absl::string_view name, const ChangeGuard& guard,
-                                                          std::string clone_name) {
+void SessionRegistry::Clone(absl::string_view name, const ChangeGuard& guard, std::string clone_name,
+                            Answered<SessionDescription> answered) {
   absl::Status status = CheckGuardFields(guard);
   if (status.ok()) status = CheckSessionName("name", name);
   if (status.ok() && !clone_name.empty()) status = CheckSessionName("clone_name", clone_name);
-  if (!status.ok()) return status;
+  if (!status.ok()) return std::move(answered)(status);
   FingerprintBuilder builder("CloneSession");
   AddExpectations(guard, builder);
-  const Fingerprint fingerprint = builder.Add(name).Add(absl::string_view(clone_name)).Finish();
-
-  absl::MutexLock lock(&mutex_);
-  const auto remembered = memory_.Find<SessionDescription>(guard.request_id, fingerprint);
-  if (!remembered.ok()) return remembered.status();
-  if (*remembered != nullptr) return **remembered;
-  const auto source = sessions_.find(name);
-  if (source == sessions_.end()) return SessionNotFound(name);
-  SessionState state = *source->second->Snapshot();
-  status = CheckExpectations(guard, name, source->second->uid(), state.generation);
-  if (!status.ok()) return status;
-  if (clone_name.empty()) clone_name = MakeSessionName();
-  status = CheckRoom("clone_name", clone_name, StateSizeBytes(state.config.num_features));
-  if (!status.ok()) return status;
-  state.generation = 0;
-  state.lineage = 0;
-  SessionDescription description = Insert(std::move(clone_name), std::move(state));
-  memory_.Remember(guard.request_id, fingerprint, description);
-  return description;
+  Opening opening{.request_id = guard.request_id,
+                  .fingerprint = builder.Add(name).Add(absl::string_view(clone_name)).Finish(),
+                  .name_field = "clone_name",
+                  .name = clone_name.empty() ? MakeSessionName() : std::move(clone_name)};
+  Known known;
+  {
+    // The source may be gone, or another, by the time of a repeat.
+    absl::ReaderMutexLock lock(&mutex_);
+    known = Lookup(opening.request_id, opening.fingerprint);
+  }
+  if (known.answer.has_value()) {
+    return std::move(answered)(AnswerAs<SessionDescription>(*std::move(known.answer), opening.request_id));
+  }
+  const auto source = Find(name);
+  if (!source.ok()) return std::move(answered)(source.status());
+  auto state = std::make_shared<SessionState>(*(*source)->Snapshot());
+  status = CheckExpectations(guard, name, (*source)->uid(), state->generation);
+  if (!status.ok()) return std::move(answered)(status);
+  state->generation = state->lineage = state->parameters_version = state->running_version = 0;
+  opening.first = std::move(state);
+  Open(std::move(opening), std::move(answered));
 }
 
-absl::StatusOr<Deletion> SessionRegistry::Delete(absl::string_view name, const ChangeGuard& guard) {
+void SessionRegistry::Delete(absl::string_view name, const ChangeGuard& guard, Answered<Deletion> answered) {
   absl::Status status = CheckGuardFields(guard);
   if (status.ok()) status = CheckSessionName("name", name);
-  if (!status.ok()) return status;
+  if (!status.ok()) return std::move(answered)(status);
   FingerprintBuilder builder("DeleteSession");
   AddExpectations(guard, builder);
   const Fingerprint fingerprint = builder.Add(name).Finish();
+  Known known;
+  int64_t request_sequence = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    known = Lookup(guard.request_id, fingerprint);
+    if (known.pending != nullptr) {
+      known.pending->waiters.push_back(
+          [this, name = std::string(name), guard, answered = std::move(answered)]() mutable {
+            Delete(name, guard, std::move(answered));
+          });
+      return;
+    }
+    if (!known.answer.has_value() && !guard.request_id.empty()) {
+      pending_requests_[guard.request_id] = std::make_shared<Pending>();
+      request_sequence = num_requests_++;
+    }
+  }
+  if (known.answer.has_value()) {
+    return std::move(answered)(AnswerAs<Deletion>(*std::move(known.answer), guard.request_id));
+  }
+  DeleteFound(std::string(name), guard, fingerprint, request_sequence, std::move(answered));
+}
 
-  absl::MutexLock lock(&mutex_);
-  const auto remembered = memory_.Find<Deletion>(guard.request_id, fingerprint);
-  if (!remembered.ok()) return remembered.status();
-  if (*remembered != nullptr) return **remembered;
-  const auto found = sessions_.find(name);
-  if (found == sessions_.end()) return SessionNotFound(name);
-  auto deletion = found->second->Delete(guard);
-  if (!deletion.ok()) return deletion.status();
-  state_bytes_ -= StateSizeBytes(found->second->Snapshot()->config.num_features);
-  sessions_.erase(found);
-  memory_.Remember(guard.request_id, fingerprint, *deletion);
-  return deletion;
+void SessionRegistry::DeleteFound(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
+                                  int64_t request_sequence, Answered<Deletion> answered) {
+  Answered<Deletion> finish = [this, name, guard, fingerprint,
+                               answered = std::move(answered)](absl::StatusOr<Deletion> deletion) mutable {
+    FinishDeletion(name, guard, fingerprint, std::move(deletion), std::move(answered));
+  };
+  Session::Remember remember;
+  if (!guard.request_id.empty()) {
+    remember = [request_sequence, id = guard.request_id, fingerprint](const Deletion& deletion) {
+      return ToStore(request_sequence, id, kRememberedRequests, {fingerprint, deletion});
+    };
+  }
+  const auto session = Find(name);
+  if (session.ok()) {
+    ChangeGuard expectations = guard;
+    expectations.request_id.clear();
+    return (*session)->Delete(expectations, std::move(remember), std::move(finish));
+  }
+  if (session.status().code() != absl::StatusCode::kDataLoss) return std::move(finish)(session.status());
+  std::shared_ptr<const StoredHead> stored;
+  int64_t generation = 0;
+  {
+    absl::ReaderMutexLock lock(&mutex_);
+    const auto found = sessions_.find(name);
+    if (found != sessions_.end()) {
+      stored = found->second.stored;
+      generation = found->second.description.generation;
+    }
+  }
+  if (stored == nullptr) return std::move(finish)(SessionNotFound(name));
+  if (absl::Status status = CheckExpectations(guard, name, stored->uid, generation); !status.ok()) {
+    return std::move(finish)(status);
+  }
+  DeleteDamaged(*stored, generation, std::move(remember), std::move(finish));
+}
+
+void SessionRegistry::DeleteDamaged(const StoredHead& head, int64_t generation, Session::Remember remember,
+                                    Answered<Deletion> answered) {
+  const Deletion deletion{.uid = head.uid, .generation = generation};
+  StoreWrite write;
+  write.sessions.push_back({.kind = SessionWrite::Kind::kDelete,
+                            .uid = head.uid,
+                            .epoch = head.epoch,
+                            .sequence = head.sequence + 1});
+  if (remember) write.server_request = remember(deletion);
+  surroundings_.store->Write(std::move(write),
+                             [deletion, answered = std::move(answered)](absl::Status stored) mutable {
+                               if (!stored.ok()) return std::move(answered)(stored);
+                               std::move(answered)(deletion);
+                             });
+}
+
+void SessionRegistry::FinishDeletion(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
+                                     absl::StatusOr<Deletion> deletion, Answered<Deletion> answered) {
+  std::shared_ptr<Pending> pending;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (const auto found = pending_requests_.find(guard.request_id); found != pending_requests_.end()) {
+      pending = std::move(found->second);
+      pending_requests_.erase(found);
+    }
+    if (deletion.ok()) {
+      memory_.Remember(guard.request_id, fingerprint, *deletion);
+      const auto found = sessions_.find(name);
+      if (found != sessions_.end()) {
+        // The bytes of one that was loaded were given back by its own deletion.
+        if (found->second.session == nullptr) {
+          surroundings_.state_budget->Give(ChargedBytes(found->second.description));
+        }
+        sessions_.erase(found);
+      }
+    }
+  }
+  std::move(answered)(std::move(deletion));
+  if (pending == nullptr) return;
+  for (auto& waiter : pending->waiters) std::move(waiter)();
 }
 
 SessionRegistry::Usage SessionRegistry::GetUsage() const {
   absl::ReaderMutexLock lock(&mutex_);
-  return Usage{.num_sessions = static_cast<int64_t>(sessions_.size()), .state_bytes = state_bytes_};
+  return Usage{.num_sessions = static_cast<int64_t>(sessions_.size()),
+               .state_bytes = surroundings_.state_budget->bytes()};
 }
 
 absl::Status SessionRegistry::CheckRoom(absl::string_view field, const std::string& name, int64_t state_bytes) const {
-  if (sessions_.contains(name)) return SessionExists(field, name);
-  if (static_cast<int64_t>(sessions_.size()) >= limits_.max_sessions) {
-    return LimitReached("max_sessions", absl::StrCat("max_sessions is ", limits_.max_sessions, " and ",
-                                                     sessions_.size(), " are open: delete some or raise the limit"));
+  const auto taken = sessions_.find(name);
+  if (taken != sessions_.end()) {
+    // One that is being opened may fail yet: its caller waits for it.
+    return taken->second.pending == nullptr ? SessionExists(field, name) : absl::OkStatus();
   }
-  if (state_bytes > limits_.max_state_bytes - state_bytes_) {
-    return LimitReached("max_state_bytes", absl::StrCat("max_state_bytes is ", limits_.max_state_bytes, ", ",
-                                                        state_bytes_, " are in use and the new session takes ",
-                                                        state_bytes, ": delete some sessions or raise the limit"));
+  if (static_cast<int64_t>(sessions_.size()) >= limits_.max_sessions) {
+    return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
+                     absl::StrCat("max_sessions is ", limits_.max_sessions, " and ", sessions_.size(),
+                                  " are open: delete some or raise the limit"),
+                     {{"limit", "max_sessions"}});
+  }
+  const StateBudget& budget = *surroundings_.state_budget;
+  if (state_bytes > budget.max_bytes() - budget.bytes()) {
+    return StateBytesReached(budget.max_bytes(), budget.bytes(), state_bytes);
   }
   return absl::OkStatus();
-}
-
-SessionDescription SessionRegistry::Insert(std::string name, SessionState state) {
-  const absl::Time now = absl::Now();
-  state.update_time = now;
-  state_bytes_ += StateSizeBytes(state.config.num_features);
-  auto session = std::make_shared<Session>(name, std::move(state), now, vector_budget_);
-  SessionDescription description = session->Describe(*session->Snapshot());
-  sessions_.emplace(std::move(name), std::move(session));
-  return description;
 }
 
 }  // namespace normserve

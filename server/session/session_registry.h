@@ -8,11 +8,13 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "server/session/change_guard.h"
 #include "server/session/request_memory.h"
 #include "server/session/session.h"
+#include "server/store/state_store.h"
 
 namespace normserve {
 
@@ -26,44 +28,71 @@ struct SessionLimits {
 struct SessionDraft {
   std::string name;        // empty: one is made
   std::string request_id;  // empty: not protected
-  SessionConfig config;
+  SessionConfig config;    // its durability is set from the one below
+  std::optional<Durability> durability;  // unset: the registry's default
   Mode mode = Mode::kTrain;
   AffineParameters parameters;                        // an empty vector means 1 (weight) or 0 (bias)
   std::optional<NormalizationStatistics> statistics;  // unset: mean 0, variance 1
   int64_t num_batches_tracked = 0;
 };
 
+using Labels = std::map<std::string, std::string>;
+
 struct SessionPage {
-  std::vector<std::shared_ptr<Session>> sessions;
+  std::vector<SessionDescription> sessions;
   std::string next_page_token;  // empty: this is the last page
 };
 
+// What a store held.
+struct LoadReport {
+  int64_t num_sessions = 0;
+  std::vector<std::string> damaged;  // names of those whose record cannot be read: calls for them answer DATA_LOSS
+};
+
+// With a store, sessions stay in it until a call needs them. A call that opens or deletes calls its last argument once, as
+// Session's changes do; what it opens is found once it is stored.
+//
 // Thread-safe. A session that was deleted lives on in the requests that hold it.
 class SessionRegistry {
  public:
-  explicit SessionRegistry(SessionLimits limits) : limits_(limits) {}
+  // `store` is null or outlives the registry.
+  explicit SessionRegistry(SessionLimits limits, StateStore* store = nullptr);
+
+  // Takes over what the store holds: once, before all else. Errors of the store.
+  absl::StatusOr<LoadReport> Load() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const SessionLimits& limits() const { return limits_; }
 
-  // Opens a session. INVALID_ARGUMENT: a field is out of range. ALREADY_EXISTS: the name is taken.
-  // RESOURCE_EXHAUSTED (LIMIT_REACHED): too many sessions or bytes.
-  absl::StatusOr<SessionDescription> Create(SessionDraft draft) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Of a session whose draft says nothing.
+  Durability default_durability() const {
+    return surroundings_.store == nullptr ? Durability::kNone : Durability::kCommit;
+  }
 
-  // NOT_FOUND (SESSION_NOT_FOUND); INVALID_ARGUMENT: the name is not legal.
-  absl::StatusOr<std::shared_ptr<Session>> Find(absl::string_view name) const ABSL_LOCKS_EXCLUDED(mutex_);
+  template <typename Answer>
+  using Answered = Session::Answered<Answer>;
 
-  // Sessions whose name is `prefix` or lies below it ("resnet50" and "resnet50/" are the same prefix), in the order of
-  // their bytes. `page_size` 0: 100. INVALID_ARGUMENT: prefix, page_size or page_token.
-  absl::StatusOr<SessionPage> List(absl::string_view prefix, int64_t page_size, absl::string_view page_token) const
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Opens a session. INVALID_ARGUMENT: a field is out of range. ALREADY_EXISTS: the name is taken. RESOURCE_EXHAUSTED
+  // (LIMIT_REACHED): too many sessions or bytes. FAILED_PRECONDITION (DURABILITY_UNAVAILABLE). And what the store says.
+  void Create(SessionDraft draft, Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // NOT_FOUND (SESSION_NOT_FOUND); INVALID_ARGUMENT: the name is not legal; DATA_LOSS (STORED_DATA_LOST). The first call
+  // for a session in the store reads it from there.
+  absl::StatusOr<std::shared_ptr<Session>> Find(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Sessions whose name is `prefix` or lies below it ("resnet50" and "resnet50/" are the same prefix) and that have all
+  // of `labels`, in the order of their bytes. `page_size` 0: 100. INVALID_ARGUMENT: prefix, page_size, page_token, labels.
+  absl::StatusOr<SessionPage> List(absl::string_view prefix, int64_t page_size, absl::string_view page_token,
+                                   const Labels& labels = {}) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Opens `clone_name` (empty: one is made) with the state of `name`, bit for bit, and generation 0. Errors as Create
   // and Find; ABORTED: the source is not what `guard` expects.
-  absl::StatusOr<SessionDescription> Clone(absl::string_view name, const ChangeGuard& guard, std::string clone_name)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  void Clone(absl::string_view name, const ChangeGuard& guard, std::string clone_name,
+             Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Forgets a session. Errors as Find; ABORTED: it is not what `guard` expects.
-  absl::StatusOr<Deletion> Delete(absl::string_view name, const ChangeGuard& guard) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Forgets a session, one that cannot be read any more too. Errors as Find but DATA_LOSS; ABORTED: it is not what `guard`
+  // expects; and what the store says.
+  void Delete(absl::string_view name, const ChangeGuard& guard, Answered<Deletion> answered)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Open now, and the bytes that they are charged with.
   struct Usage {
@@ -73,26 +102,63 @@ class SessionRegistry {
   Usage GetUsage() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  // Whether `name` is free and there is room; `field` is where the name came from.
+  // An opening or deletion that is not stored yet; who depends on it tries again then.
+  struct Pending {
+    std::vector<absl::AnyInvocable<void() &&>> waiters;
+  };
+
+  struct Entry {
+    std::shared_ptr<Session> session;             // null: it is in the store
+    std::shared_ptr<Pending> pending;             // set: it is being opened, and not found yet
+    std::shared_ptr<const StoredHead> stored;     // where session is null: what the store holds of it,
+    SessionDescription description;               // and what that says
+  };
+
+  // A session on its way to be opened.
+  struct Opening {
+    std::string request_id;
+    Fingerprint fingerprint;
+    const char* name_field;  // where `name` came from
+    std::string name;
+    std::shared_ptr<const SessionState> first;
+  };
+
+  // A call as the requests remembered for the server see it.
+  struct Known {
+    std::optional<absl::StatusOr<Answer>> answer;  // what to answer
+    std::shared_ptr<Pending> pending;              // or what to wait for; neither: it is new
+  };
+  Known Lookup(const std::string& request_id, const Fingerprint& fingerprint) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Whether there is room for one more; `field` is where the name came from.
   absl::Status CheckRoom(absl::string_view field, const std::string& name, int64_t state_bytes) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  SessionDescription Insert(std::string name, SessionState state) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Open(Opening opening, Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
+  void FinishOpening(const Opening& opening, const std::shared_ptr<Session>& session, const absl::Status& status,
+                     Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
+  void DeleteFound(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
+                   int64_t request_sequence, Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);
+  void DeleteDamaged(const StoredHead& head, int64_t generation, Session::Remember remember, Answered<Deletion> answered);
+  void FinishDeletion(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
+                      absl::StatusOr<Deletion> deletion, Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::shared_ptr<Session>> LoadSession(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Constant.
   const SessionLimits limits_;
-  const std::shared_ptr<VectorBudget> vector_budget_ = std::make_shared<VectorBudget>(kRememberedVectorBytes);
+  SessionSurroundings surroundings_;
+
+  // Held while one session is read from the store. Before mutex_.
+  absl::Mutex load_mutex_;
 
   // Before a session's locks.
   mutable absl::Mutex mutex_;
-  std::map<std::string, std::shared_ptr<Session>, std::less<>> sessions_ ABSL_GUARDED_BY(mutex_);
-  int64_t state_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, Entry, std::less<>> sessions_ ABSL_GUARDED_BY(mutex_);
   // Of Create, Clone and Delete, which outlive the session they concern.
   RequestMemory memory_ ABSL_GUARDED_BY(mutex_){kRememberedRequests, VectorLimits{}};
+  std::map<std::string, std::shared_ptr<Pending>> pending_requests_ ABSL_GUARDED_BY(mutex_);
+  int64_t num_requests_ ABSL_GUARDED_BY(mutex_) = 0;
 
   // More than the 1,024 promised, as all clients share them.
-  static constexpr size_t kRememberedRequests = 16'384;
-  // Of all sessions, for the repeats of requests that changed one; above it, each keeps only the newest.
-  static constexpr int64_t kRememberedVectorBytes = int64_t{512} << 20;
+  static constexpr int64_t kRememberedRequests = 16'384;
 };
 
 }  // namespace normserve

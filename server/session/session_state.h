@@ -23,6 +23,15 @@ struct SessionState {
   // Raised when parameters or statistics are replaced: a batch computed under an older lineage is not folded.
   int64_t lineage = 0;
   absl::Time update_time;
+  // Of the vectors, in a store: the sequence of the change that made them.
+  int64_t parameters_version = 0;
+  int64_t running_version = 0;
+};
+
+// A state kept under a name.
+struct StateSnapshot {
+  std::shared_ptr<const SessionState> state;
+  absl::Time create_time;
 };
 
 // Bytes that a session of `num_features` channels is charged with: its vectors (parameters, running statistics, and the
@@ -40,6 +49,18 @@ struct SessionDescription {
   int64_t num_batches_tracked = 0;
   absl::Time create_time;
   absl::Time update_time;
+  int64_t num_snapshots = 0;
+};
+
+// A snapshot as it is described to clients.
+struct SnapshotDescription {
+  std::string session;
+  std::string uid;  // of the session
+  std::string name;
+  int64_t generation = 0;
+  int64_t num_batches_tracked = 0;
+  absl::Time create_time;
+  int64_t size_bytes = 0;
 };
 
 }  // namespace normserve

@@ -1,0 +1,378 @@
+#include "server/session/records.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <bit>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "server/session/session_errors.h"
+
+namespace normserve {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "records are written as they lie in memory");
+
+constexpr char kVersion = 1;
+constexpr size_t kChecksumBytes = sizeof(uint64_t);
+
+class RecordWriter {
+ public:
+  RecordWriter() { bytes_.push_back(kVersion); }
+
+  RecordWriter& Int(int64_t value) { return Raw(&value, sizeof(value)); }
+  template <typename Enum>
+  RecordWriter& Choice(Enum value) {
+    return Int(static_cast<int64_t>(value));
+  }
+  RecordWriter& Double(double value) { return Raw(&value, sizeof(value)); }
+  RecordWriter& Text(absl::string_view text) {
+    Int(static_cast<int64_t>(text.size()));
+    return Raw(text.data(), text.size());
+  }
+  template <typename T>
+  RecordWriter& Vector(const std::vector<T>& values) {
+    Int(static_cast<int64_t>(values.size()));
+    return Raw(values.data(), values.size() * sizeof(T));
+  }
+  RecordWriter& Time(absl::Time time) { return Int(absl::ToUnixNanos(time)); }
+
+  std::string Finish() {
+    const uint64_t checksum = XXH3_64bits(bytes_.data(), bytes_.size());
+    Raw(&checksum, sizeof(checksum));
+    return std::move(bytes_);
+  }
+
+ private:
+  RecordWriter& Raw(const void* data, size_t size_bytes) {
+    bytes_.append(static_cast<const char*>(data), size_bytes);
+    return *this;
+  }
+
+  std::string bytes_;
+};
+
+// Reads zeros and empty vectors once something was wrong; Finish says so.
+class RecordReader {
+ public:
+  explicit RecordReader(absl::string_view record) {
+    if (record.size() < 1 + kChecksumBytes) return Spoil("it is too short");
+    const absl::string_view body = record.substr(0, record.size() - kChecksumBytes);
+    uint64_t checksum;
+    std::memcpy(&checksum, record.data() + body.size(), sizeof(checksum));
+    if (checksum != XXH3_64bits(body.data(), body.size())) return Spoil("its checksum is wrong");
+    if (body[0] != kVersion) return Spoil("it was written by a newer version");
+    rest_ = body.substr(1);
+  }
+
+  int64_t Int() {
+    int64_t value = 0;
+    Raw(&value, sizeof(value));
+    return value;
+  }
+  // One of 0 up to `last`.
+  template <typename Enum>
+  Enum Choice(Enum last) {
+    const int64_t value = Int();
+    if (value < 0 || value > static_cast<int64_t>(last)) {
+      Spoil("a choice in it is not known");
+      return last;
+    }
+    return static_cast<Enum>(value);
+  }
+  bool Bool() { return Int() != 0; }
+  double Double() {
+    double value = 0;
+    Raw(&value, sizeof(value));
+    return value;
+  }
+  std::string Text() {
+    const size_t size = Length(1);
+    std::string text(rest_.substr(0, size));
+    rest_.remove_prefix(size);
+    return text;
+  }
+  template <typename T>
+  std::vector<T> Vector() {
+    std::vector<T> values(Length(sizeof(T)));
+    Raw(values.data(), values.size() * sizeof(T));
+    return values;
+  }
+  absl::Time Time() { return absl::FromUnixNanos(Int()); }
+
+  absl::Status Finish(absl::string_view what) {
+    if (wrong_ == nullptr && !rest_.empty()) Spoil("it is too long");
+    return wrong_ == nullptr ? absl::OkStatus() : StoredDataLost(what, wrong_);
+  }
+
+ private:
+  void Spoil(const char* wrong) {
+    if (wrong_ == nullptr) wrong_ = wrong;
+    rest_ = {};
+  }
+  size_t Length(size_t element_bytes) {
+    const int64_t length = Int();
+    if (length >= 0 && static_cast<uint64_t>(length) <= rest_.size() / element_bytes) return static_cast<size_t>(length);
+    Spoil("a length in it is wrong");
+    return 0;
+  }
+  void Raw(void* to, size_t size_bytes) {
+    if (size_bytes > rest_.size()) return Spoil("it ends early");
+    if (size_bytes > 0) std::memcpy(to, rest_.data(), size_bytes);
+    rest_.remove_prefix(size_bytes);
+  }
+
+  absl::string_view rest_;
+  const char* wrong_ = nullptr;
+};
+
+void WriteConfig(const SessionConfig& config, RecordWriter& to) {
+  to.Int(config.num_features)
+      .Double(config.epsilon)
+      .Choice(config.averaging)
+      .Double(config.momentum)
+      .Choice(config.affine)
+      .Choice(config.track_running_stats)
+      .Choice(config.running_variance)
+      .Choice(config.non_finite_policy)
+      .Choice(config.convention)
+      .Choice(config.durability)
+      .Int(static_cast<int64_t>(config.labels.size()));
+  for (const auto& [key, value] : config.labels) to.Text(key).Text(value);
+}
+
+SessionConfig ReadConfig(RecordReader& from) {
+  SessionConfig config;
+  config.num_features = from.Int();
+  config.epsilon = from.Double();
+  config.averaging = from.Choice(Averaging::kZeroDebiased);
+  config.momentum = from.Double();
+  config.affine = from.Bool();
+  config.track_running_stats = from.Bool();
+  config.running_variance = from.Choice(RunningVariance::kBiased);
+  config.non_finite_policy = from.Choice(NonFinitePolicy::kSkipUpdate);
+  config.convention = from.Choice(Convention::kOnnx);
+  config.durability = from.Choice(Durability::kFlush);
+  const int64_t num_labels = from.Int();
+  for (int64_t i = 0; i < num_labels; ++i) {
+    std::string key = from.Text();
+    std::string value = from.Text();
+    if (key.empty()) break;  // no label is: the record is damaged
+    config.labels.emplace(std::move(key), std::move(value));
+  }
+  return config;
+}
+
+void WriteState(const SessionState& state, RecordWriter& to) {
+  WriteConfig(state.config, to);
+  to.Choice(state.mode)
+      .Int(state.num_batches_tracked)
+      .Int(state.generation)
+      .Int(state.lineage)
+      .Time(state.update_time)
+      .Int(state.parameters_version)
+      .Int(state.running_version);
+}
+
+SessionState ReadState(RecordReader& from) {
+  SessionState state;
+  state.config = ReadConfig(from);
+  state.mode = from.Choice(Mode::kShadow);
+  state.num_batches_tracked = from.Int();
+  state.generation = from.Int();
+  state.lineage = from.Int();
+  state.update_time = from.Time();
+  state.parameters_version = from.Int();
+  state.running_version = from.Int();
+  return state;
+}
+
+void WriteDescription(const SessionDescription& description, RecordWriter& to) {
+  WriteConfig(description.config, to);
+  to.Text(description.name)
+      .Text(description.uid)
+      .Choice(description.mode)
+      .Int(description.generation)
+      .Int(description.num_batches_tracked)
+      .Time(description.create_time)
+      .Time(description.update_time)
+      .Int(description.num_snapshots);
+}
+
+SessionDescription ReadDescription(RecordReader& from) {
+  SessionDescription description;
+  description.config = ReadConfig(from);
+  description.name = from.Text();
+  description.uid = from.Text();
+  description.mode = from.Choice(Mode::kShadow);
+  description.generation = from.Int();
+  description.num_batches_tracked = from.Int();
+  description.create_time = from.Time();
+  description.update_time = from.Time();
+  description.num_snapshots = from.Int();
+  return description;
+}
+
+void WriteAnswer(const SessionDescription& description, RecordWriter& to) { WriteDescription(description, to); }
+
+void WriteAnswer(const ForwardAnswer& answer, RecordWriter& to) {
+  to.Int(answer.generation)
+      .Int(answer.snapshot_generation)
+      .Int(answer.num_batches_tracked)
+      .Choice(answer.normalized_with)
+      .Choice(answer.update)
+      .Int(answer.parameters == nullptr ? kNoVersion : answer.parameters_version)
+      .Int(answer.running == nullptr ? kNoVersion : answer.running_version);
+}
+
+void WriteAnswer(const Deletion& deletion, RecordWriter& to) { to.Text(deletion.uid).Int(deletion.generation); }
+
+void WriteAnswer(const SnapshotDescription& snapshot, RecordWriter& to) {
+  to.Text(snapshot.session)
+      .Text(snapshot.uid)
+      .Text(snapshot.name)
+      .Int(snapshot.generation)
+      .Int(snapshot.num_batches_tracked)
+      .Time(snapshot.create_time)
+      .Int(snapshot.size_bytes);
+}
+
+Answer ReadAnswer(int64_t kind, RecordReader& from) {
+  if (kind == 0) return ReadDescription(from);
+  if (kind == 1) {
+    ForwardAnswer answer;
+    answer.generation = from.Int();
+    answer.snapshot_generation = from.Int();
+    answer.num_batches_tracked = from.Int();
+    answer.normalized_with = from.Choice(NormalizedWith::kGiven);
+    answer.update = from.Choice(Update::kShadow);
+    answer.parameters_version = from.Int();
+    answer.running_version = from.Int();
+    return answer;
+  }
+  if (kind == 2) {
+    Deletion deletion;
+    deletion.uid = from.Text();
+    deletion.generation = from.Int();
+    return deletion;
+  }
+  SnapshotDescription snapshot;
+  snapshot.session = from.Text();
+  snapshot.uid = from.Text();
+  snapshot.name = from.Text();
+  snapshot.generation = from.Int();
+  snapshot.num_batches_tracked = from.Int();
+  snapshot.create_time = from.Time();
+  snapshot.size_bytes = from.Int();
+  return snapshot;
+}
+
+// `value`, unless the reader found something wrong.
+template <typename T>
+absl::StatusOr<T> Finished(T value, RecordReader& from, absl::string_view what) {
+  if (absl::Status status = from.Finish(what); !status.ok()) return status;
+  return value;
+}
+
+}  // namespace
+
+std::string WriteHead(const SessionHead& head) {
+  RecordWriter to;
+  WriteState(head.state, to);
+  return to.Time(head.create_time).Finish();
+}
+
+absl::StatusOr<SessionHead> ReadHead(absl::string_view what, absl::string_view record) {
+  RecordReader from(record);
+  SessionHead head;
+  head.state = ReadState(from);
+  head.create_time = from.Time();
+  return Finished(std::move(head), from, what);
+}
+
+std::string WriteParameters(const AffineParameters& parameters) {
+  return RecordWriter().Vector(parameters.weight).Vector(parameters.bias).Finish();
+}
+
+absl::StatusOr<AffineParameters> ReadParameters(absl::string_view what, absl::string_view record) {
+  RecordReader from(record);
+  AffineParameters parameters;
+  parameters.weight = from.Vector<float>();
+  parameters.bias = from.Vector<float>();
+  return Finished(std::move(parameters), from, what);
+}
+
+std::string WriteStatistics(const NormalizationStatistics& statistics) {
+  return RecordWriter().Vector(statistics.mean).Vector(statistics.variance).Finish();
+}
+
+absl::StatusOr<NormalizationStatistics> ReadStatistics(absl::string_view what, absl::string_view record) {
+  RecordReader from(record);
+  NormalizationStatistics statistics;
+  statistics.mean = from.Vector<double>();
+  statistics.variance = from.Vector<double>();
+  return Finished(std::move(statistics), from, what);
+}
+
+std::string WriteMoments(const Moments& moments) {
+  return RecordWriter().Int(moments.count).Vector(moments.mean).Vector(moments.m2).Finish();
+}
+
+absl::StatusOr<Moments> ReadMoments(absl::string_view what, absl::string_view record) {
+  RecordReader from(record);
+  Moments moments;
+  moments.count = from.Int();
+  moments.mean = from.Vector<double>();
+  moments.m2 = from.Vector<double>();
+  return Finished(std::move(moments), from, what);
+}
+
+std::string WriteSnapshot(const StateSnapshot& snapshot) {
+  RecordWriter to;
+  WriteState(*snapshot.state, to);
+  to.Time(snapshot.create_time).Vector(snapshot.state->parameters->weight).Vector(snapshot.state->parameters->bias);
+  to.Choice(snapshot.state->running != nullptr);
+  if (snapshot.state->running != nullptr) {
+    to.Vector(snapshot.state->running->mean).Vector(snapshot.state->running->variance);
+  }
+  return to.Finish();
+}
+
+absl::StatusOr<StateSnapshot> ReadSnapshot(absl::string_view what, absl::string_view record) {
+  RecordReader from(record);
+  SessionState state = ReadState(from);
+  StateSnapshot snapshot{.create_time = from.Time()};
+  AffineParameters parameters;
+  parameters.weight = from.Vector<float>();
+  parameters.bias = from.Vector<float>();
+  state.parameters = std::make_shared<const AffineParameters>(std::move(parameters));
+  if (from.Bool()) {
+    NormalizationStatistics statistics;
+    statistics.mean = from.Vector<double>();
+    statistics.variance = from.Vector<double>();
+    state.running = std::make_shared<const NormalizationStatistics>(std::move(statistics));
+  }
+  snapshot.state = std::make_shared<const SessionState>(std::move(state));
+  return Finished(std::move(snapshot), from, what);
+}
+
+std::string WriteRequest(const RememberedRequest& request) {
+  RecordWriter to;
+  to.Int(static_cast<int64_t>(request.fingerprint.low)).Int(static_cast<int64_t>(request.fingerprint.high));
+  to.Int(static_cast<int64_t>(request.answer.index()));
+  std::visit([&to](const auto& answer) { WriteAnswer(answer, to); }, request.answer);
+  return to.Finish();
+}
+
+absl::StatusOr<RememberedRequest> ReadRequest(absl::string_view what, absl::string_view record) {
+  RecordReader from(record);
+  RememberedRequest request;
+  request.fingerprint.low = static_cast<uint64_t>(from.Int());
+  request.fingerprint.high = static_cast<uint64_t>(from.Int());
+  request.answer = ReadAnswer(from.Int(), from);
+  return Finished(std::move(request), from, what);
+}
+
+}  // namespace normserve

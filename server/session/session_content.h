@@ -1,0 +1,28 @@
+// All of a session that changes, as of one moment; immutable but for its owner.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "kernels/batch_norm.h"
+#include "server/session/session_state.h"
+
+namespace normserve {
+
+// Moments that a session keeps beside its state. Null: no batch so far.
+struct Observations {
+  std::shared_ptr<const Moments> last_batch;  // of the newest batch that updated the running statistics; never stored
+  std::shared_ptr<const Moments> shadow;      // of all that updated the shadow moments since SHADOW began, merged
+};
+
+using Snapshots = std::map<std::string, StateSnapshot, std::less<>>;
+
+struct SessionContent {
+  std::shared_ptr<const SessionState> state;
+  Observations observations;
+  std::shared_ptr<const Snapshots> snapshots;  // never null
+  bool is_deleted = false;
+};
+
+}  // namespace normserve

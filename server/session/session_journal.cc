@@ -1,0 +1,411 @@
+#include "server/session/session_journal.h"
+
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "server/session/records.h"
+#include "server/session/session_errors.h"
+
+namespace normserve {
+namespace {
+
+// The contract promises the last 1,024 changes.
+constexpr int64_t kRememberedRequests = 1024;
+
+// Enough for all of them while Forwards use one set of parameters, or normalise with running statistics of up to 150
+// channels; a wide session keeps at least the last eight whatever they used, and still two when others keep too much.
+VectorLimits LimitsOf(int64_t num_features, std::shared_ptr<VectorBudget> budget) {
+  // What one set of parameters and running statistics takes.
+  const int64_t state_bytes = 1024 + num_features * static_cast<int64_t>(2 * sizeof(float) + 2 * sizeof(double));
+  return VectorLimits{
+      .max_bytes = (int64_t{4} << 20) + 8 * state_bytes, .scarce_bytes = 2 * state_bytes, .budget = std::move(budget)};
+}
+
+bool HasLength(const AffineParameters& parameters, size_t length) {
+  return parameters.weight.size() == length && parameters.bias.size() == length;
+}
+
+bool HasLength(const NormalizationStatistics& statistics, size_t length) {
+  return statistics.mean.size() == length && statistics.variance.size() == length;
+}
+
+// The vectors of a stored session, by version.
+struct StoredVectors {
+  std::map<int64_t, std::shared_ptr<const AffineParameters>> parameters;
+  std::map<int64_t, std::shared_ptr<const NormalizationStatistics>> running;
+  std::shared_ptr<const Moments> shadow;
+};
+
+absl::Status ReadVector(absl::string_view what, const StoredVector& vector, size_t length, StoredVectors& vectors) {
+  const absl::Status wrong_length = StoredDataLost(what, "a vector is not of the session's length");
+  switch (vector.kind) {
+    case VectorKind::kParameters: {
+      auto parameters = ReadParameters(what, vector.data);
+      if (!parameters.ok()) return parameters.status();
+      if (!HasLength(*parameters, length)) return wrong_length;
+      vectors.parameters[vector.version] = std::make_shared<const AffineParameters>(*std::move(parameters));
+      return absl::OkStatus();
+    }
+    case VectorKind::kRunning: {
+      auto statistics = ReadStatistics(what, vector.data);
+      if (!statistics.ok()) return statistics.status();
+      if (!HasLength(*statistics, length)) return wrong_length;
+      vectors.running[vector.version] = std::make_shared<const NormalizationStatistics>(*std::move(statistics));
+      return absl::OkStatus();
+    }
+    case VectorKind::kShadow: {
+      auto moments = ReadMoments(what, vector.data);
+      if (!moments.ok()) return moments.status();
+      if (moments->mean.size() != length || moments->m2.size() != length) return wrong_length;
+      vectors.shadow = std::make_shared<const Moments>(*std::move(moments));
+      return absl::OkStatus();
+    }
+  }
+  return StoredDataLost(what, "a vector's kind is not known");
+}
+
+template <typename T>
+std::shared_ptr<const T> OfVersion(const std::map<int64_t, std::shared_ptr<const T>>& vectors, int64_t version) {
+  const auto found = vectors.find(version);
+  return found == vectors.end() ? nullptr : found->second;
+}
+
+// Finds what the answer was computed with; without all of it, it counts as dropped.
+void FillIn(const StoredVectors& vectors, ForwardAnswer& answer) {
+  answer.parameters = OfVersion(vectors.parameters, answer.parameters_version);
+  if (answer.running_version == kNoVersion) return;
+  answer.running = OfVersion(vectors.running, answer.running_version);
+  if (answer.running == nullptr) answer.parameters.reset();
+}
+
+const ForwardAnswer* ForwardOf(const Answer& answer) { return std::get_if<ForwardAnswer>(&answer); }
+
+}  // namespace
+
+SessionJournal::SessionJournal(SessionIdentity identity, SessionContent first, SessionSurroundings surroundings,
+                               int64_t epoch, int64_t sequence)
+    : identity_(std::move(identity)),
+      surroundings_(std::move(surroundings)),
+      is_stored_(surroundings_.store != nullptr && first.state->config.durability != Durability::kNone),
+      epoch_(epoch),
+      memory_(kRememberedRequests, LimitsOf(first.state->config.num_features, surroundings_.vector_budget)),
+      sequence_(sequence),
+      visible_(std::move(first)) {}
+
+std::shared_ptr<SessionJournal> SessionJournal::New(SessionIdentity identity, SessionContent first,
+                                                    SessionSurroundings surroundings) {
+  return std::shared_ptr<SessionJournal>(
+      new SessionJournal(std::move(identity), std::move(first), std::move(surroundings), /*epoch=*/1, /*sequence=*/0));
+}
+
+absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(const StoredSession& stored,
+                                                                        SessionSurroundings surroundings) {
+  const std::string what = absl::StrCat("session \"", stored.head.name, "\"");
+  auto head = ReadHead(what, stored.head.record);
+  if (!head.ok()) return head.status();
+  const auto length = static_cast<size_t>(head->state.config.num_features);
+  StoredVectors vectors;
+  for (const auto* list : {&stored.current, &stored.kept}) {
+    for (const StoredVector& vector : *list) {
+      if (absl::Status status = ReadVector(what, vector, length, vectors); !status.ok()) return status;
+    }
+  }
+  SessionState& state = head->state;
+  state.parameters = OfVersion(vectors.parameters, state.parameters_version);
+  if (state.config.track_running_stats) state.running = OfVersion(vectors.running, state.running_version);
+  if (state.parameters == nullptr || (state.config.track_running_stats && state.running == nullptr)) {
+    return StoredDataLost(what, "a vector is missing");
+  }
+  auto snapshots = std::make_shared<Snapshots>();
+  for (const StoredSnapshot& row : stored.snapshots) {
+    auto snapshot = ReadSnapshot(what, row.record);
+    if (!snapshot.ok()) return snapshot.status();
+    snapshots->emplace(row.name, *std::move(snapshot));
+  }
+  const std::shared_ptr<SessionJournal> journal(
+      new SessionJournal({.name = stored.head.name, .uid = stored.head.uid, .create_time = head->create_time},
+                         {.state = std::make_shared<const SessionState>(std::move(state)),
+                          .observations = {.shadow = vectors.shadow},
+                          .snapshots = std::move(snapshots)},
+                         std::move(surroundings), stored.head.epoch, stored.head.sequence));
+
+  absl::MutexLock lock(&journal->mutex_);
+  for (const StoredRequest& row : stored.requests) {
+    auto request = ReadRequest(what, row.record);
+    if (!request.ok()) return request.status();
+    if (auto* forward = std::get_if<ForwardAnswer>(&request->answer)) FillIn(vectors, *forward);
+    journal->memory_.Remember(row.request_id, request->fingerprint, std::move(request->answer));
+    journal->num_remembered_ = row.sequence + 1;
+  }
+  journal->memory_.TakeReleased();  // the rule below finds them too
+  for (const StoredVector& vector : stored.kept) {
+    journal->kept_.emplace(vector.kind, vector.version);
+    const void* const of_version =
+        vector.kind == VectorKind::kParameters
+            ? static_cast<const void*>(OfVersion(vectors.parameters, vector.version).get())
+            : static_cast<const void*>(OfVersion(vectors.running, vector.version).get());
+    if (!journal->memory_.Keeps(of_version)) journal->released_.emplace_back(vector.kind, vector.version);
+  }
+  return journal;
+}
+
+SessionWrite SessionJournal::FirstWrite() const {
+  const SessionContent content = Visible();
+  SessionWrite write{.kind = SessionWrite::Kind::kCreate,
+                     .uid = identity_.uid,
+                     .name = identity_.name,
+                     .epoch = epoch_,
+                     .sequence = 0,
+                     .head = WriteHead({.state = *content.state, .create_time = identity_.create_time})};
+  write.current.push_back({VectorKind::kParameters, content.state->parameters_version,
+                           WriteParameters(*content.state->parameters)});
+  if (content.state->running != nullptr) {
+    write.current.push_back(
+        {VectorKind::kRunning, content.state->running_version, WriteStatistics(*content.state->running)});
+  }
+  return write;
+}
+
+SessionContent SessionJournal::Visible() const {
+  absl::MutexLock lock(&content_mutex_);
+  return visible_;
+}
+
+std::pair<SessionContent, bool> SessionJournal::Admit(const std::string& request_id) const {
+  if (request_id.empty()) return {Visible(), false};
+  absl::MutexLock lock(&mutex_);
+  return {Visible(), memory_.Contains(request_id)};
+}
+
+absl::StatusOr<std::optional<Answer>> SessionJournal::Recall(const std::string& request_id,
+                                                             const Fingerprint& fingerprint) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = memory_.Find(request_id, fingerprint);
+  if (!found.ok()) return found.status();
+  if (*found == nullptr) return std::nullopt;
+  return **found;
+}
+
+std::optional<absl::StatusOr<Answer>> SessionJournal::Known(const ChangeGuard& guard, const Fingerprint& fingerprint,
+                                                            Pending** depends_on) {
+  if (!guard.request_id.empty()) {
+    const auto found = memory_.Find(guard.request_id, fingerprint);
+    if (!found.ok()) return found.status();
+    if (*found != nullptr) return **found;
+    for (Pending& pending : pending_) {
+      if (pending.request_id != guard.request_id) continue;
+      *depends_on = &pending;
+      if (pending.fingerprint != fingerprint) return RequestIdReused(guard.request_id);
+      return pending.answer;
+    }
+  }
+  const SessionContent newest = Newest();
+  if (newest.is_deleted) return std::nullopt;  // which the change has its own word for
+  absl::Status status = CheckExpectations(guard, identity_.name, identity_.uid, newest.state->generation);
+  if (status.ok()) return std::nullopt;
+  if (!pending_.empty()) *depends_on = &pending_.back();
+  return status;
+}
+
+void SessionJournal::Change(ChangeGuard guard, Fingerprint fingerprint, Make make, Made made) {
+  Callbacks callbacks;
+  {
+    absl::MutexLock lock(&mutex_);
+    Pending* depends_on = nullptr;
+    auto known = Known(guard, fingerprint, &depends_on);
+    if (!known.has_value()) {
+      absl::StatusOr<SessionChange> change = make(Newest());
+      if (change.ok()) {
+        Append(guard, fingerprint, *std::move(change), made);
+        if (!is_stored_) ShowFirst(callbacks);
+      } else {
+        known = change.status();
+        if (!pending_.empty()) depends_on = &pending_.back();
+      }
+    }
+    if (known.has_value() && depends_on == nullptr) {
+      callbacks.push_back([made = std::move(made), known = *std::move(known)]() mutable {
+        std::move(made)(std::move(known));
+      });
+    } else if (known.has_value()) {
+      depends_on->waiters.push_back([self = shared_from_this(), guard = std::move(guard), fingerprint,
+                                     make = std::move(make), made = std::move(made), known = *std::move(known)](bool is_visible) mutable {
+        if (is_visible) return std::move(made)(std::move(known));
+        self->Change(std::move(guard), fingerprint, std::move(make), std::move(made));
+      });
+    }
+  }
+  for (auto& callback : callbacks) std::move(callback)();
+}
+
+void SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change, Made& made) {
+  const SessionContent before = Newest();
+  const int64_t sequence = sequence_ + 1;
+  Pending pending{.content = before,
+                  .request_id = guard.request_id,
+                  .fingerprint = fingerprint,
+                  .answer = std::move(change.answer),
+                  .taken_bytes = change.taken_bytes,
+                  .freed_bytes = change.freed_bytes};
+  if (change.state != nullptr) {
+    if (change.state->parameters != before.state->parameters) change.state->parameters_version = sequence;
+    if (change.state->running != before.state->running) change.state->running_version = sequence;
+    pending.content.state = std::move(change.state);
+  }
+  if (change.observations.has_value()) pending.content.observations = *std::move(change.observations);
+  if (change.snapshots != nullptr) pending.content.snapshots = std::move(change.snapshots);
+  pending.content.is_deleted = change.deletes;
+  StoreWrite write{.server_request = std::move(change.server_request),
+                   .durability = pending.content.state->config.durability};
+  if (is_stored_) write.sessions.push_back(WriteOf(before, pending, sequence));
+  pending.made = std::move(made);
+  pending_.push_back(std::move(pending));
+  sequence_ = sequence;
+  if (!guard.request_id.empty()) ++num_remembered_;
+  if (!is_stored_) return;
+  surroundings_.store->Write(std::move(write), [self = shared_from_this(), chain = chain_](absl::Status status) {
+    self->Settle(chain, std::move(status));
+  });
+}
+
+SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pending, int64_t sequence) {
+  const SessionContent& after = pending.content;
+  SessionWrite write{.uid = identity_.uid, .epoch = epoch_, .sequence = sequence};
+  if (after.is_deleted) {
+    write.kind = SessionWrite::Kind::kDelete;
+    return write;
+  }
+  write.head = WriteHead({.state = *after.state, .create_time = identity_.create_time});
+  if (after.state->parameters != before.state->parameters) {
+    write.current.push_back({VectorKind::kParameters, sequence, WriteParameters(*after.state->parameters)});
+  }
+  if (after.state->running != before.state->running) {
+    write.current.push_back({VectorKind::kRunning, sequence, WriteStatistics(*after.state->running)});
+  }
+  if (const auto& shadow = after.observations.shadow; shadow != before.observations.shadow) {
+    write.current.push_back({VectorKind::kShadow, sequence, shadow == nullptr ? "" : WriteMoments(*shadow)});
+  }
+  if (after.snapshots != before.snapshots) {
+    for (const auto& [name, snapshot] : *after.snapshots) {
+      if (!before.snapshots->contains(name)) write.snapshot = StoredSnapshot{name, WriteSnapshot(snapshot)};
+    }
+    for (const auto& [name, snapshot] : *before.snapshots) {
+      if (!after.snapshots->contains(name)) write.deleted_snapshot = name;
+    }
+  }
+  if (!pending.request_id.empty()) {
+    write.request = StoredRequest{.slot = num_remembered_ % kRememberedRequests,
+                                  .sequence = num_remembered_,
+                                  .request_id = pending.request_id,
+                                  .record = WriteRequest({pending.fingerprint, pending.answer})};
+  }
+  DropVectors(write);
+  KeepVectors(before, pending, write);
+  return write;
+}
+
+void SessionJournal::KeepVectors(const SessionContent& before, Pending& pending, SessionWrite& write) {
+  const SessionState& after = *pending.content.state;
+  const auto keep = [&](VectorKind kind, int64_t version, std::string data) {
+    pending.kept.emplace_back(kind, version);
+    write.kept.push_back({kind, version, std::move(data)});
+  };
+  const auto keep_parameters = [&](const std::shared_ptr<const AffineParameters>& vectors, int64_t version) {
+    if (vectors == nullptr || vectors == after.parameters) return;
+    if (kept_.emplace(VectorKind::kParameters, version).second) {
+      keep(VectorKind::kParameters, version, WriteParameters(*vectors));
+    }
+  };
+  const auto keep_running = [&](const std::shared_ptr<const NormalizationStatistics>& vectors, int64_t version) {
+    if (vectors == nullptr || vectors == after.running) return;
+    if (kept_.emplace(VectorKind::kRunning, version).second) {
+      keep(VectorKind::kRunning, version, WriteStatistics(*vectors));
+    }
+  };
+  // What this request was computed with, and what this change takes from under those before.
+  if (const ForwardAnswer* forward = ForwardOf(pending.answer); forward != nullptr && !pending.request_id.empty()) {
+    keep_parameters(forward->parameters, forward->parameters_version);
+    keep_running(forward->running, forward->running_version);
+  }
+  if (IsUsed(before.state->parameters.get())) {
+    keep_parameters(before.state->parameters, before.state->parameters_version);
+  }
+  if (IsUsed(before.state->running.get())) keep_running(before.state->running, before.state->running_version);
+}
+
+void SessionJournal::DropVectors(SessionWrite& write) {
+  for (const auto& released : memory_.TakeReleased()) released_.push_back(released);
+  for (const auto& [kind, version] : std::exchange(released_, {})) {
+    // One that a pending request uses is released again later.
+    if (IsUsedByPending(kind, version) || kept_.erase({kind, version}) == 0) continue;
+    write.dropped.emplace_back(kind, version);
+  }
+}
+
+bool SessionJournal::IsUsed(const void* vectors) const {
+  if (vectors == nullptr) return false;
+  if (memory_.Keeps(vectors)) return true;
+  for (const Pending& pending : pending_) {
+    const ForwardAnswer* forward = pending.request_id.empty() ? nullptr : ForwardOf(pending.answer);
+    if (forward == nullptr) continue;
+    if (forward->parameters.get() == vectors || forward->running.get() == vectors) return true;
+  }
+  return false;
+}
+
+bool SessionJournal::IsUsedByPending(VectorKind kind, int64_t version) const {
+  for (const Pending& pending : pending_) {
+    const ForwardAnswer* forward = pending.request_id.empty() ? nullptr : ForwardOf(pending.answer);
+    if (forward == nullptr) continue;
+    if (kind == VectorKind::kParameters && forward->parameters_version == version) return true;
+    if (kind == VectorKind::kRunning && forward->running != nullptr && forward->running_version == version) return true;
+  }
+  return false;
+}
+
+void SessionJournal::Settle(int64_t chain, absl::Status status) {
+  Callbacks callbacks;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (chain != chain_) return;
+    NORMSERVE_CHECK(!pending_.empty());
+    if (status.ok()) {
+      ShowFirst(callbacks);
+    } else {
+      DropAll(status, callbacks);
+    }
+  }
+  for (auto& callback : callbacks) std::move(callback)();
+}
+
+void SessionJournal::ShowFirst(Callbacks& callbacks) {
+  Pending first = std::move(pending_.front());
+  pending_.pop_front();
+  memory_.Remember(first.request_id, first.fingerprint, first.answer);
+  surroundings_.state_budget->Give(first.freed_bytes);
+  {
+    absl::MutexLock lock(&content_mutex_);
+    std::swap(visible_, first.content);
+  }
+  callbacks.push_back([first = std::move(first)]() mutable {
+    std::move(first.made)(std::move(first.answer));
+    for (Waiter& waiter : first.waiters) std::move(waiter)(/*is_visible=*/true);
+  });
+}
+
+void SessionJournal::DropAll(const absl::Status& status, Callbacks& callbacks) {
+  ++chain_;
+  sequence_ -= static_cast<int64_t>(pending_.size());
+  for (Pending& dropped : std::exchange(pending_, {})) {
+    if (!dropped.request_id.empty()) --num_remembered_;
+    for (const auto& kept : dropped.kept) kept_.erase(kept);
+    surroundings_.state_budget->Give(dropped.taken_bytes);
+    callbacks.push_back([dropped = std::move(dropped), status]() mutable {
+      std::move(dropped.made)(status);
+      for (Waiter& waiter : dropped.waiters) std::move(waiter)(/*is_visible=*/false);
+    });
+  }
+}
+
+}  // namespace normserve

@@ -1,0 +1,111 @@
+#include "server/store/row_reader.h"
+
+#include "absl/strings/str_cat.h"
+#include "kernels/error_reason.h"
+
+namespace normserve {
+namespace {
+
+enum Sql { kListSessions, kListServerRequests, kFind, kCurrent, kKept, kRequests, kSqlCount };
+
+constexpr const char* kSql[] = {
+    "SELECT name, uid, epoch, sequence, record FROM sessions ORDER BY name",
+    "SELECT slot, sequence, request_id, record FROM server_requests ORDER BY sequence",
+    "SELECT name, uid, epoch, sequence, record, id FROM sessions WHERE uid = ?",
+    "SELECT kind, version, data FROM current_vectors WHERE session = ? ORDER BY kind",
+    "SELECT kind, version, data FROM kept_vectors WHERE session = ? ORDER BY kind, version",
+    "SELECT slot, sequence, request_id, record FROM requests WHERE session = ? ORDER BY sequence",
+};
+static_assert(std::size(kSql) == kSqlCount);
+
+StoredHead HeadOf(const SqliteStatement::Run& run) {
+  return {.name = run.BytesAt(0),
+          .uid = run.BytesAt(1),
+          .epoch = run.IntegerAt(2),
+          .sequence = run.IntegerAt(3),
+          .record = run.BytesAt(4)};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RowReader>> RowReader::Create(std::unique_ptr<SqliteConnection> connection) {
+  std::unique_ptr<RowReader> reader(new RowReader(std::move(connection)));
+  for (const char* sql : kSql) {
+    auto statement = SqliteStatement::Prepare(*reader->connection_, sql);
+    if (!statement.ok()) return statement.status();
+    reader->statements_.push_back(*std::move(statement));
+  }
+  return reader;
+}
+
+absl::StatusOr<std::vector<StoredHead>> RowReader::ListSessions() {
+  std::vector<StoredHead> heads;
+  SqliteStatement::Run run(at(kListSessions));
+  int code = SQLITE_ROW;
+  while ((code = run.Step()) == SQLITE_ROW) heads.push_back(HeadOf(run));
+  if (code != SQLITE_DONE) return connection_->Error(code);
+  return heads;
+}
+
+absl::StatusOr<std::vector<StoredRequest>> RowReader::ListServerRequests() {
+  std::vector<StoredRequest> requests;
+  SqliteStatement::Run run(at(kListServerRequests));
+  const absl::Status status = LoadRequests(run, requests);
+  if (!status.ok()) return status;
+  return requests;
+}
+
+absl::StatusOr<StoredSession> RowReader::Load(absl::string_view uid) {
+  if (const int code = connection_->Execute("BEGIN"); code != SQLITE_OK) return connection_->Error(code);
+  auto session = LoadRows(uid);
+  if (!sqlite3_get_autocommit(connection_->get())) connection_->Execute("ROLLBACK");
+  return session;
+}
+
+absl::StatusOr<StoredSession> RowReader::LoadRows(absl::string_view uid) {
+  StoredSession session;
+  int64_t id = 0;
+  {
+    SqliteStatement::Run run(at(kFind));
+    const int code = run.Text(uid).Step();
+    if (code == SQLITE_DONE) {
+      return MakeError(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound,
+                       absl::StrCat(connection_->file(), ": holds no session of uid ", uid));
+    }
+    if (code != SQLITE_ROW) return connection_->Error(code);
+    session.head = HeadOf(run);
+    id = run.IntegerAt(5);
+  }
+  absl::Status status = LoadVectors(kCurrent, id, session.current);
+  if (status.ok()) status = LoadVectors(kKept, id, session.kept);
+  if (status.ok()) {
+    SqliteStatement::Run run(at(kRequests));
+    status = LoadRequests(run.Integer(id), session.requests);
+  }
+  if (!status.ok()) return status;
+  return session;
+}
+
+absl::Status RowReader::LoadVectors(int sql, int64_t session, std::vector<StoredVector>& vectors) {
+  SqliteStatement::Run run(at(sql));
+  run.Integer(session);
+  int code = SQLITE_ROW;
+  while ((code = run.Step()) == SQLITE_ROW) {
+    vectors.push_back(
+        {.kind = static_cast<VectorKind>(run.IntegerAt(0)), .version = run.IntegerAt(1), .data = run.BytesAt(2)});
+  }
+  return code == SQLITE_DONE ? absl::OkStatus() : connection_->Error(code);
+}
+
+absl::Status RowReader::LoadRequests(SqliteStatement::Run& run, std::vector<StoredRequest>& requests) {
+  int code = SQLITE_ROW;
+  while ((code = run.Step()) == SQLITE_ROW) {
+    requests.push_back({.slot = run.IntegerAt(0),
+                        .sequence = run.IntegerAt(1),
+                        .request_id = run.BytesAt(2),
+                        .record = run.BytesAt(3)});
+  }
+  return code == SQLITE_DONE ? absl::OkStatus() : connection_->Error(code);
+}
+
+}  // namespace normserve

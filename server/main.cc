@@ -1,4 +1,4 @@
-// normserve-server: batch normalisation over gRPC. The only place that chooses an engine.
+// normserve-server: batch normalisation over gRPC. The only place that chooses an engine and a store.
 #include <pthread.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
@@ -22,6 +22,7 @@
 #include "server/rpc/call_gate.h"
 #include "server/server_options.h"
 #include "server/session/session_registry.h"
+#include "server/store/sqlite_store.h"
 
 namespace normserve {
 namespace {
@@ -133,10 +134,40 @@ int Fail(const absl::Status& status) {
   return EXIT_FAILURE;
 }
 
+// Null without a data directory.
+absl::StatusOr<std::unique_ptr<StateStore>> OpenStore(const ServerOptions& options) {
+  if (options.data_dir.empty()) {
+    spdlog::warn("sessions live in memory only and end with this server: --data-dir DIR keeps them");
+    return std::unique_ptr<StateStore>();
+  }
+  auto store = SqliteStore::Open({.directory = options.data_dir});
+  if (!store.ok()) return store.status();
+  return std::unique_ptr<StateStore>(*std::move(store));
+}
+
+absl::Status LoadSessions(const ServerOptions& options, SessionRegistry& registry) {
+  const absl::Time start = absl::Now();
+  const auto report = registry.Load();
+  if (!report.ok()) return report.status();
+  for (const std::string& name : report->damaged) {
+    spdlog::error("session \"{}\" in {} is damaged: calls for it answer DATA_LOSS; bring the directory back from a copy, "
+                  "or delete the session", name, options.data_dir);
+  }
+  if (!options.data_dir.empty()) {
+    spdlog::info("{} sessions in {}, listed in {}", report->num_sessions, options.data_dir,
+                 absl::FormatDuration(absl::Trunc(absl::Now() - start, absl::Milliseconds(1))));
+  }
+  return absl::OkStatus();
+}
+
 int Serve(const ServerOptions& options, EndSignals& end_signals) {
+  // The directory first: that another server has it is known sooner than a device is ready.
+  const auto store = OpenStore(options);
+  if (!store.ok()) return Fail(store.status());
   auto chosen = ChooseEngine(options);
   if (!chosen.ok()) return Fail(chosen.status());
-  SessionRegistry registry(options.session_limits);
+  SessionRegistry registry(options.session_limits, store->get());
+  if (absl::Status status = LoadSessions(options, registry); !status.ok()) return Fail(status);
   auto gate = std::make_shared<CallGate>(options.max_in_flight_bytes);
   ServerDescription description{.version = NORMSERVE_VERSION,
                                 .start_time = absl::Now(),
@@ -170,6 +201,7 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
                absl::FormatDuration(options.drain_timeout));
   if (!(*server)->Drain(options.drain_timeout)) spdlog::warn("calls beyond --drain-timeout were cancelled");
   server->reset();
+  if (*store != nullptr) (*store)->Close();
   saved_forwards.Clear();
   if (gate->WaitForBytes(kLastBytesTimeout)) {
     chosen->engine.reset();

@@ -84,6 +84,13 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
                 "max_shared_memory_bytes=BYTES, staging, no_push_descriptors, no_float_controls; by commas");
   device.Flag("validation", options.validation, "Run under the Khronos validation layer");
 
+  FlagGroup state(app, "State");
+  state
+      .Option("data-dir", options.data_dir,
+              "Directory that keeps sessions over restarts and crashes, made if it is missing; one server at a time "
+              "(unset: sessions live in memory only)")
+      ->type_name("DIR");
+
   const CLI::Validator positive =
       CLI::Validator(CLI::Range(int64_t{1}, std::numeric_limits<int64_t>::max())).description("");
   FlagGroup limits(app, "Limits");

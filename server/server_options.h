@@ -22,6 +22,8 @@ struct ServerOptions {
   std::string device_mask;  // features not to use, for tests of the fallbacks
   bool validation = false;  // Khronos validation layer
 
+  std::string data_dir;  // where sessions are kept; empty: in memory only
+
   SessionLimits session_limits;
   int64_t max_message_bytes = int64_t{256} << 20;
   int64_t max_in_flight_bytes = int64_t{1} << 30;

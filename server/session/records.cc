@@ -58,13 +58,20 @@ class RecordWriter {
 class RecordReader {
  public:
   explicit RecordReader(absl::string_view record) {
-    if (record.size() < 1 + kChecksumBytes) return Spoil("it is too short");
+    if (record.size() < 1 + kChecksumBytes) {
+      wrong_ = "it is too short";
+      return;
+    }
     const absl::string_view body = record.substr(0, record.size() - kChecksumBytes);
     uint64_t checksum;
     std::memcpy(&checksum, record.data() + body.size(), sizeof(checksum));
-    if (checksum != XXH3_64bits(body.data(), body.size())) return Spoil("its checksum is wrong");
-    if (body[0] != kVersion) return Spoil("it was written by a newer version");
-    rest_ = body.substr(1);
+    if (checksum != XXH3_64bits(body.data(), body.size())) {
+      wrong_ = "its checksum is wrong";
+    } else if (body[0] != kVersion) {
+      wrong_ = "it was written by a newer version";
+    } else {
+      rest_ = body.substr(1);
+    }
   }
 
   int64_t Int() {

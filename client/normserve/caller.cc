@@ -98,9 +98,10 @@ absl::StatusOr<Session> Caller::GetSession(const std::string& name, bool full, c
   return Run(call, true, [&](absl::Time deadline) { return connection_->GetSession(name, full, deadline); });
 }
 
-absl::StatusOr<std::vector<Session>> Caller::ListAllSessions(const std::string& prefix, const CallOptions& call) const {
+absl::StatusOr<std::vector<Session>> Caller::ListAllSessions(ListSessionsRequest request,
+                                                             const CallOptions& call) const {
   const absl::Time deadline = Deadline(call);
-  ListSessionsRequest request{.prefix = prefix, .page_size = 1000};
+  request.page_size = 1000;
   std::vector<Session> sessions;
   do {
     absl::StatusOr<ListSessionsReply> reply = RunWithRetries(

@@ -30,7 +30,7 @@ class Caller {
 
   absl::StatusOr<Session> GetSession(const std::string& name, bool full, const CallOptions& call) const;
   // Every page, within one deadline.
-  absl::StatusOr<std::vector<Session>> ListAllSessions(const std::string& prefix, const CallOptions& call) const;
+  absl::StatusOr<std::vector<Session>> ListAllSessions(ListSessionsRequest request, const CallOptions& call) const;
   absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, const CallOptions& call) const;
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& call) const;
   absl::StatusOr<Health> CheckHealth(const std::string& service, const CallOptions& call) const;

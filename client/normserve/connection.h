@@ -37,6 +37,7 @@ struct ListSessionsRequest {
   std::string prefix;  // whole segments; empty: all
   int32_t page_size = 0;
   std::string page_token;
+  Labels label_filter;  // all of these; empty: all sessions
 };
 
 struct ListSessionsReply {
@@ -110,6 +111,7 @@ struct ForwardResult {
   Update update = Update::kUnspecified;  // what the call did to the session
   std::optional<Moments> batch_moments;  // if they were asked for
   std::optional<SavedForward> saved;     // if it was asked for; not for an empty batch
+  std::optional<Durability> durability;  // what `generation` has survived
 };
 
 struct BackwardRequest {

@@ -255,6 +255,25 @@ TEST_F(ClientRetryTest, ListReadsEveryPageWithinOneDeadline) {
   EXPECT_EQ((*sessions)[2].name, "net/c");
 }
 
+TEST_F(ClientRetryTest, EveryPageOfAListIsFilteredByTheSameLabels) {
+  const Labels labels = {{"team", "vision"}, {"run", "7"}};
+  EXPECT_CALL(*connection_, ListSessions)
+      .WillOnce([&](const ListSessionsRequest& request, absl::Time) {
+        EXPECT_EQ(request.prefix, "net/");
+        EXPECT_EQ(request.label_filter, labels);
+        return ListSessionsReply{.sessions = {{.name = "net/a"}}, .next_page_token = "p2"};
+      })
+      .WillOnce([&](const ListSessionsRequest& request, absl::Time) {
+        EXPECT_EQ(request.page_token, "p2");
+        EXPECT_EQ(request.prefix, "net/");
+        EXPECT_EQ(request.label_filter, labels);
+        return ListSessionsReply{.sessions = {{.name = "net/c"}}};
+      });
+  const absl::StatusOr<std::vector<Session>> sessions = MakeClient().ListSessions({.prefix = "net/", .labels = labels});
+  ASSERT_TRUE(sessions.ok());
+  EXPECT_EQ(sessions->size(), 2u);
+}
+
 TEST_F(ClientRetryTest, CloneAndCreateGiveHandlesOfTheNamesTheServerChose) {
   EXPECT_CALL(*connection_, CreateSession).WillOnce(Return(Session{.name = "made-1"}));
   EXPECT_CALL(*connection_, CloneSession).WillOnce([](const CloneSessionRequest& request, absl::Time) {

@@ -68,6 +68,35 @@ struct DeleteSessionRequest {
   ChangeGuards guards;
 };
 
+struct SnapshotStateRequest {
+  std::string name;
+  std::string snapshot;
+  ChangeGuards guards;
+};
+
+struct RestoreStateRequest {
+  std::string name;
+  std::string snapshot;
+  ChangeGuards guards;
+};
+
+struct ListSnapshotsRequest {
+  std::string name;
+  int32_t page_size = 0;
+  std::string page_token;
+};
+
+struct ListSnapshotsReply {
+  std::vector<Snapshot> snapshots;  // in the order of their names
+  std::string next_page_token;      // empty: this was the last page
+};
+
+struct DeleteSnapshotRequest {
+  std::string name;
+  std::string snapshot;
+  ChangeGuards guards;
+};
+
 struct ForwardRequest {
   std::string name;
   Mode mode = Mode::kUnspecified;
@@ -169,6 +198,11 @@ class Connection {
   virtual absl::StatusOr<Session> SetMode(const SetModeRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) = 0;
   virtual absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<Snapshot> SnapshotState(const SnapshotStateRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<Session> RestoreState(const RestoreStateRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<ListSnapshotsReply> ListSnapshots(const ListSnapshotsRequest& request,
+                                                           absl::Time deadline) = 0;
+  virtual absl::Status DeleteSnapshot(const DeleteSnapshotRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<BackwardResult> Backward(const BackwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, absl::Time deadline) = 0;

@@ -106,6 +106,16 @@ RunningStatistics FromMessage(const v1::RunningStatistics& message) {
           .num_batches_tracked = message.num_batches_tracked()};
 }
 
+Snapshot FromMessage(const v1::Snapshot& message) {
+  return {.name = message.name(),
+          .snapshot = message.snapshot(),
+          .uid = message.uid(),
+          .generation = message.generation(),
+          .create_time = FromMessage(message.create_time()),
+          .size_bytes = message.size_bytes(),
+          .num_batches_tracked = message.num_batches_tracked()};
+}
+
 Device FromMessage(const v1::Device& message) {
   return {.name = message.name(),
           .uuid = message.uuid(),
@@ -183,6 +193,38 @@ v1::SetParametersRequest ToMessage(const SetParametersRequest& request) {
 v1::DeleteSessionRequest ToMessage(const DeleteSessionRequest& request) {
   v1::DeleteSessionRequest message;
   message.set_name(request.name);
+  CopyTo(request.guards, message);
+  return message;
+}
+
+v1::SnapshotStateRequest ToMessage(const SnapshotStateRequest& request) {
+  v1::SnapshotStateRequest message;
+  message.set_name(request.name);
+  message.set_snapshot(request.snapshot);
+  CopyTo(request.guards, message);
+  return message;
+}
+
+v1::RestoreStateRequest ToMessage(const RestoreStateRequest& request) {
+  v1::RestoreStateRequest message;
+  message.set_name(request.name);
+  message.set_snapshot(request.snapshot);
+  CopyTo(request.guards, message);
+  return message;
+}
+
+v1::ListSnapshotsRequest ToMessage(const ListSnapshotsRequest& request) {
+  v1::ListSnapshotsRequest message;
+  message.set_name(request.name);
+  if (request.page_size != 0) message.set_page_size(request.page_size);
+  message.set_page_token(request.page_token);
+  return message;
+}
+
+v1::DeleteSnapshotRequest ToMessage(const DeleteSnapshotRequest& request) {
+  v1::DeleteSnapshotRequest message;
+  message.set_name(request.name);
+  message.set_snapshot(request.snapshot);
   CopyTo(request.guards, message);
   return message;
 }
@@ -281,6 +323,22 @@ ListSessionsReply FromMessage(const v1::ListSessionsReply& message) {
 absl::StatusOr<Session> FromMessage(const v1::SetModeReply& message) {
   if (message.sessions().empty()) return absl::InternalError("the server's reply to SetMode names no session");
   return FromMessage(message.sessions(0));
+}
+
+absl::StatusOr<Snapshot> FromMessage(const v1::SnapshotStateReply& message) {
+  if (message.snapshots().empty()) return absl::InternalError("the server's reply to SnapshotState names no snapshot");
+  return FromMessage(message.snapshots(0));
+}
+
+absl::StatusOr<Session> FromMessage(const v1::RestoreStateReply& message) {
+  if (message.sessions().empty()) return absl::InternalError("the server's reply to RestoreState names no session");
+  return FromMessage(message.sessions(0));
+}
+
+ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message) {
+  ListSnapshotsReply reply{.next_page_token = message.next_page_token()};
+  for (const v1::Snapshot& snapshot : message.snapshots()) reply.snapshots.push_back(FromMessage(snapshot));
+  return reply;
 }
 
 absl::StatusOr<SessionStats> FromMessage(const v1::GetStatsReply& message) {

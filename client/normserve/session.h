@@ -81,4 +81,15 @@ struct Session {
   int32_t num_snapshots = 0;                    // snapshots kept
 };
 
+// A state that the server keeps under a name: configuration, mode, parameters, running statistics and their count.
+struct Snapshot {
+  std::string name;        // of the session
+  std::string snapshot;    // of the snapshot, unique in its session
+  std::string uid;         // of the session
+  int64_t generation = 0;  // of the state that was kept
+  absl::Time create_time;
+  int64_t size_bytes = 0;           // what it is charged with
+  int64_t num_batches_tracked = 0;  // training batches folded into its statistics
+};
+
 }  // namespace normserve::client

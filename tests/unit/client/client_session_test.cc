@@ -43,11 +43,91 @@ class ScriptedService : public v1::BatchNormService::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status SnapshotState(grpc::ServerContext* context, const v1::SnapshotStateRequest* request,
+                             v1::SnapshotStateReply* reply) override {
+    session_key = SessionKey(context);
+    snapshot_request = *request;
+    *reply->mutable_snapshots() = snapshots;
+    return grpc::Status::OK;
+  }
+
+  grpc::Status RestoreState(grpc::ServerContext* context, const v1::RestoreStateRequest* request,
+                            v1::RestoreStateReply* reply) override {
+    session_key = SessionKey(context);
+    restore_request = *request;
+    if (!session.name().empty()) *reply->add_sessions() = session;
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ListSnapshots(grpc::ServerContext* context, const v1::ListSnapshotsRequest* request,
+                             v1::ListSnapshotsReply* reply) override {
+    session_key = SessionKey(context);
+    list_snapshots_requests.push_back(*request);
+    *reply->mutable_snapshots() = snapshots;
+    if (request->page_token().empty()) reply->set_next_page_token("p2");
+    return grpc::Status::OK;
+  }
+
+  grpc::Status DeleteSnapshot(grpc::ServerContext* context, const v1::DeleteSnapshotRequest* request,
+                              v1::DeleteSnapshotReply*) override {
+    session_key = SessionKey(context);
+    delete_snapshot_request = *request;
+    return grpc::Status::OK;
+  }
+
   v1::CreateSessionRequest create_request;
   v1::ListSessionsRequest list_request;
-  v1::Session session;
+  v1::SnapshotStateRequest snapshot_request;
+  v1::RestoreStateRequest restore_request;
+  std::vector<v1::ListSnapshotsRequest> list_snapshots_requests;
+  v1::DeleteSnapshotRequest delete_snapshot_request;
+  std::string session_key;  // what the last call about snapshots was routed by
+  v1::Session session;      // without a name: replies about one hold none
+  google::protobuf::RepeatedPtrField<v1::Snapshot> snapshots;
   v1::ServerInfo server_info;
+
+ private:
+  static std::string SessionKey(grpc::ServerContext* context) {
+    const auto found = context->client_metadata().find("normserve-session");
+    if (found == context->client_metadata().end()) return "";
+    return std::string(found->second.data(), found->second.size());
+  }
 };
+
+v1::Snapshot SnapshotMessage() {
+  v1::Snapshot snapshot;
+  snapshot.set_name("net/bn");
+  snapshot.set_snapshot("before");
+  snapshot.set_uid("u1");
+  snapshot.set_generation(7);
+  snapshot.mutable_create_time()->set_seconds(1'700'000'000);
+  snapshot.set_size_bytes(4096);
+  snapshot.set_num_batches_tracked(5);
+  return snapshot;
+}
+
+void ExpectEveryFieldOfSnapshotMessage(const Snapshot& snapshot) {
+  EXPECT_EQ(snapshot.name, "net/bn");
+  EXPECT_EQ(snapshot.snapshot, "before");
+  EXPECT_EQ(snapshot.uid, "u1");
+  EXPECT_EQ(snapshot.generation, 7);
+  EXPECT_EQ(snapshot.create_time, absl::FromUnixSeconds(1'700'000'000));
+  EXPECT_EQ(snapshot.size_bytes, 4096);
+  EXPECT_EQ(snapshot.num_batches_tracked, 5);
+}
+
+// What a change of a snapshot must carry, called on "net/bn" and "before" with kGuarded.
+const CallOptions kGuarded{.request_id = "r1", .expected_generation = 6, .expected_uid = "u1"};
+
+template <typename Request>
+void ExpectEveryFieldOfAChange(const Request& request) {
+  EXPECT_EQ(request.name(), "net/bn");
+  EXPECT_EQ(request.snapshot(), "before");
+  EXPECT_EQ(request.request_id(), "r1");
+  EXPECT_TRUE(request.has_expected_generation());
+  EXPECT_EQ(request.expected_generation(), 6);
+  EXPECT_EQ(request.expected_uid(), "u1");
+}
 
 class ClientSessionTest : public ::testing::Test {
  protected:
@@ -127,6 +207,55 @@ TEST_F(ClientSessionTest, ServerTellsItsDefaultLevelAndHowManySnapshotsItKeeps) 
   ASSERT_TRUE(info.ok()) << info.status();
   EXPECT_EQ(info->default_durability, Durability::kCommit);
   EXPECT_EQ(info->limits.max_snapshots, 16);
+}
+
+TEST_F(ClientSessionTest, SnapshotSendsItsGuardsAndTellsWhatWasKept) {
+  *service_.snapshots.Add() = SnapshotMessage();
+  const absl::StatusOr<Snapshot> snapshot = client_->Attach("net/bn").Snapshot("before", kGuarded);
+  ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+  ExpectEveryFieldOfAChange(service_.snapshot_request);
+  ExpectEveryFieldOfSnapshotMessage(*snapshot);
+  EXPECT_EQ(service_.session_key, "net/bn");
+}
+
+TEST_F(ClientSessionTest, RestoreSendsItsGuardsAndTellsTheSessionAsItIsNow) {
+  service_.session.set_generation(8);
+  service_.session.set_mode(v1::MODE_EVAL);
+  const absl::StatusOr<Session> session = client_->Attach("net/bn").Restore("before", kGuarded);
+  ASSERT_TRUE(session.ok()) << session.status();
+  ExpectEveryFieldOfAChange(service_.restore_request);
+  EXPECT_EQ(session->generation, 8);
+  EXPECT_EQ(session->mode, Mode::kEval);
+  EXPECT_EQ(service_.session_key, "net/bn");
+}
+
+TEST_F(ClientSessionTest, SnapshotsSendsTheTokenOfThePageBefore) {
+  *service_.snapshots.Add() = SnapshotMessage();
+  const absl::StatusOr<std::vector<Snapshot>> snapshots = client_->Attach("net/bn").Snapshots();
+  ASSERT_TRUE(snapshots.ok()) << snapshots.status();
+  ASSERT_EQ(service_.list_snapshots_requests.size(), 2u);
+  for (const v1::ListSnapshotsRequest& request : service_.list_snapshots_requests) {
+    EXPECT_EQ(request.name(), "net/bn");
+    EXPECT_EQ(request.page_size(), 1000);
+  }
+  EXPECT_EQ(service_.list_snapshots_requests[0].page_token(), "");
+  EXPECT_EQ(service_.list_snapshots_requests[1].page_token(), "p2");
+  ASSERT_EQ(snapshots->size(), 2u);
+  for (const Snapshot& snapshot : *snapshots) ExpectEveryFieldOfSnapshotMessage(snapshot);
+  EXPECT_EQ(service_.session_key, "net/bn");
+}
+
+TEST_F(ClientSessionTest, DeleteSnapshotSendsItsGuards) {
+  EXPECT_TRUE(client_->Attach("net/bn").DeleteSnapshot("before", kGuarded).ok());
+  ExpectEveryFieldOfAChange(service_.delete_snapshot_request);
+  EXPECT_EQ(service_.session_key, "net/bn");
+}
+
+TEST_F(ClientSessionTest, ReplyThatNamesNothingIsInternal) {
+  service_.session.clear_name();
+  const BatchNorm bn = client_->Attach("bn");
+  EXPECT_TRUE(absl::IsInternal(bn.Snapshot("before").status()));
+  EXPECT_TRUE(absl::IsInternal(bn.Restore("before").status()));
 }
 
 }  // namespace

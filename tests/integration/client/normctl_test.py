@@ -81,6 +81,62 @@ class Normctl(ServerTestCase):
         self.assertEqual([line.split()[-1] for line in lines], ["name", "list/a", "list/b"])
         self.assertEqual(self.normctl("list", "list/nothing"), "no sessions under list/nothing\n")
 
+    def test_durability_labels_and_snapshots_are_shown_wherever_a_session_is(self):
+        labels = ("--label", "team=vision", "--label", "run=7 b")
+        created = self.normctl_json("create", "shown/labelled", "--num-features", "1", *labels)
+        for session in (created, self.normctl_json("show", "shown/labelled"), self.normctl_json("list", "shown")[0]):
+            self.assertEqual((session["durability"], session["num_snapshots"]), ("NONE", 0))
+            self.assertEqual(session["labels"], {"run": "7 b", "team": "vision"})
+        text = self.normctl("show", "shown/labelled")
+        self.assertRegex(text, r"(?m)^durability +NONE$")
+        self.assertRegex(text, r"(?m)^labels +run=7 b, team=vision$")
+        self.assertRegex(text, r"(?m)^snapshots +0$")
+
+        self.normctl("create", "shown/plain", "--num-features", "1")
+        self.assertEqual(self.normctl_json("show", "shown/plain")["labels"], {})
+        self.assertRegex(self.normctl("show", "shown/plain"), r"(?m)^labels +none$")
+        title, labelled, plain = self.normctl("list", "shown").splitlines()
+        self.assertEqual(title.split()[-4:], ["durability", "snapshots", "name", "labels"])
+        self.assertRegex(labelled, r" NONE +0  shown/labelled  run=7 b, team=vision$")
+        self.assertRegex(plain, r" NONE +0  shown/plain$")
+
+    def test_list_shows_what_has_all_the_labels(self):
+        for name, labels in (("both", ("team=vision", "run=7")), ("other", ("team=vision", "run=8")), ("none", ())):
+            self.normctl("create", f"labels/{name}", "--num-features", "1", *(f"--label={label}" for label in labels))
+        for labels, names in ((("team=vision",), ["labels/both", "labels/other"]),
+                              (("team=vision", "run=7"), ["labels/both"]), (("team=",), [])):
+            filters = [f"--label={label}" for label in labels]
+            sessions = self.normctl_json("list", "labels", *filters)
+            self.assertEqual([session["name"] for session in sessions], names)
+        self.assertEqual(self.normctl("list", "labels", "--label", "team=sound"),
+                         "no sessions under labels with team=sound\n")
+
+    def test_a_server_without_a_data_directory_refuses_to_promise_durability(self):
+        for level in ("commit", "flush"):
+            message = self.refused("create", "durable", "--num-features", "1", "--durability", level)
+            self.assertIn("(FAILED_PRECONDITION, DURABILITY_UNAVAILABLE)", message)
+        self.assertEqual(self.normctl("list", "durable"), "no sessions under durable\n")
+        session = self.normctl_json("create", "durable", "--num-features", "1", "--durability", "none")
+        self.assertEqual(session["durability"], "NONE")
+        self.assertEqual(self.normctl_json("info")["default_durability"], "NONE")
+        self.assertRegex(self.normctl("info"), r"(?m)^durability NONE by default$")
+
+    def test_a_server_with_a_data_directory_gives_the_level_that_is_asked_for(self):
+        path = self.save("x.npy", np.arange(4, dtype="<f4").reshape(4, 1))
+        data = self.folder / "data"
+        data.mkdir()
+        with ServerProcess(flags=["--data-dir", str(data)]) as server:
+            for arguments, level in (((), "COMMIT"), (("--durability", "none"), "NONE"),
+                                     (("--durability", "commit"), "COMMIT"), (("--durability", "flush"), "FLUSH")):
+                done = run("create", "--num-features", "1", *arguments, "--json", "--server", server.address)
+                self.assertEqual((done.returncode, done.stderr), (DONE, ""), arguments)
+                session = json.loads(done.stdout)
+                self.assertEqual(session["durability"], level)
+                done = run("forward", session["name"], "--input", path, "--json", "--server", server.address)
+                self.assertEqual(json.loads(done.stdout)["durability"], level)
+            info = json.loads(run("info", "--json", "--server", server.address).stdout)
+            self.assertEqual(info["default_durability"], "COMMIT")
+
     def test_forward_trains_and_evaluates_through_files(self):
         x = np.random.default_rng(1).random((4, 3, 8, 8), dtype="<f4")
         path, output = self.save("x.npy", x), str(self.folder / "y.npy")
@@ -194,6 +250,10 @@ class Normctl(ServerTestCase):
         self.assertIn("(NOT_FOUND, SESSION_NOT_FOUND)", message)
         self.assertIn("normctl list", message)
 
+    def test_info_says_how_many_snapshots_a_session_may_have(self):
+        self.assertGreater(self.normctl_json("info")["limits"]["max_snapshots"], 0)
+        self.assertRegex(self.normctl("info"), r"(?m)^  snapshots +\d+ a session$")
+
     def test_info_names_version_devices_and_limits(self):
         info = self.normctl_json("info")
         self.assertRegex(info["version"], r"^\d+\.\d+\.\d+$")
@@ -276,7 +336,10 @@ class Normctl(ServerTestCase):
 
     def test_a_wrong_command_line_is_a_usage_error(self):
         for arguments in ([], ["dance"], ["create"], ["forward", "x"], ["mode", "x", "sleep"], ["list", "--timeout", "5"],
-                          ["list", "--timeout", "0s"], ["show"], ["list", "--no-such-option"]):
+                          ["list", "--timeout", "0s"], ["show"], ["list", "--no-such-option"],
+                          ["list", "--label", "team"], ["list", "--label", "=vision"],
+                          ["list", "--label", "run=7", "--label", "run=8"],
+                          ["create", "x", "--num-features", "1", "--durability", "forever"]):
             self.refused(*arguments, status=USAGE)
 
     def test_version_is_the_servers_of_the_same_build(self):

@@ -11,6 +11,7 @@
 #include "client/cli/forward_command.h"
 #include "client/cli/server_commands.h"
 #include "client/cli/session_commands.h"
+#include "client/cli/snapshot_commands.h"
 
 namespace normserve::cli {
 namespace {
@@ -23,6 +24,7 @@ struct Options {
   ForwardCommandOptions forward;
   std::string session;
   std::string clone_name;
+  std::string snapshot;
   client::ListSessionsOptions list;
   std::string mode;
   std::string service;
@@ -120,7 +122,7 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   clone->add_option("clone-name", options.clone_name, "left out: the server makes one")->type_name("NAME");
   clone->callback([&] { run = [&] { return Clone(options.command_line, options.session, options.clone_name); }; });
 
-  CLI::App* remove = AddCommand(app, "delete", "Forgets a session.", "normctl delete encoder/bn3");
+  CLI::App* remove = AddCommand(app, "delete", "Forgets a session and its snapshots.", "normctl delete encoder/bn3");
   AddSession(remove, options.session);
   remove->callback([&] { run = [&] { return Delete(options.command_line, options.session); }; });
 
@@ -139,6 +141,35 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   stats->add_flag("--last-batch", options.stats.return_last_batch, "the moments of the newest training batch too");
   stats->add_flag("--shadow", options.stats.return_shadow, "the shadow moments too");
   stats->callback([&] { run = [&] { return Stats(options.command_line, options.session, options.stats); }; });
+}
+
+void AddSnapshot(CLI::App* command, std::string& snapshot) {
+  command->add_option("name", snapshot, "name of the snapshot, one segment")->required()->type_name("NAME");
+}
+
+void AddSnapshotCommands(CLI::App& app, Options& options, std::function<int()>& run) {
+  CLI::App* take = AddCommand(app, "snapshot", "Keeps a session's state under a name.",
+                              "normctl snapshot encoder/bn3 before-tuning");
+  AddSession(take, options.session);
+  AddSnapshot(take, options.snapshot);
+  take->callback([&] { run = [&] { return TakeSnapshot(options.command_line, options.session, options.snapshot); }; });
+
+  CLI::App* restore = AddCommand(app, "restore", "Takes a session back to a snapshot, which stays.",
+                                 "normctl restore encoder/bn3 before-tuning");
+  AddSession(restore, options.session);
+  AddSnapshot(restore, options.snapshot);
+  restore->callback([&] { run = [&] { return Restore(options.command_line, options.session, options.snapshot); }; });
+
+  CLI::App* list = AddCommand(app, "snapshots", "Lists a session's snapshots.", "normctl snapshots encoder/bn3");
+  AddSession(list, options.session);
+  list->callback([&] { run = [&] { return ListSnapshots(options.command_line, options.session); }; });
+
+  CLI::App* remove = AddCommand(app, "delete-snapshot", "Forgets one snapshot of a session.",
+                                "normctl delete-snapshot encoder/bn3 before-tuning");
+  AddSession(remove, options.session);
+  AddSnapshot(remove, options.snapshot);
+  remove->callback(
+      [&] { run = [&] { return DeleteSnapshot(options.command_line, options.session, options.snapshot); }; });
 }
 
 void AddForwardCommand(CLI::App& app, Options& options, std::function<int()>& run) {
@@ -192,6 +223,7 @@ int Main(int argc, char** argv) {
       ->type_name("TIME");
   app.add_flag("--json", options.command_line.json, "print JSON, one line, for programs");
   AddSessionCommands(app, options, run);
+  AddSnapshotCommands(app, options, run);
   AddForwardCommand(app, options, run);
   AddServerCommands(app, options, run);
   try {

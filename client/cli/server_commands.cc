@@ -30,9 +30,8 @@ std::string Text(const CommandLine& command_line, const ServerInfo& info) {
   std::string text = absl::StrFormat(
       "server     %s, version %s\nstarted    %s\nsessions   %d, %s bytes of state\ndurability %s by "
       "default\n\ndevices\n",
-      command_line.server, info.version,
-      absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", info.start_time, absl::UTCTimeZone()), info.num_sessions,
-      Bytes(info.state_bytes), DurabilityName(info.default_durability));
+      command_line.server, info.version, TimeText(info.start_time), info.num_sessions, Bytes(info.state_bytes),
+      DurabilityName(info.default_durability));
   if (info.devices.empty()) text += "  none\n";
   for (const Device& device : info.devices) text += DeviceText(device);
   absl::StrAppendFormat(

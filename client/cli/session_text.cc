@@ -12,8 +12,6 @@
 namespace normserve::cli {
 namespace {
 
-std::string TimeText(absl::Time time) { return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", time, absl::UTCTimeZone()); }
-
 const char* AveragingName(client::Averaging averaging) {
   return averaging == client::Averaging::kCumulative     ? "cumulative"
          : averaging == client::Averaging::kZeroDebiased ? "zero_debiased"
@@ -51,6 +49,8 @@ client::Mode ModeOf(const std::string& name) {
   if (lower == "shadow") return client::Mode::kShadow;
   return client::Mode::kUnspecified;
 }
+
+std::string TimeText(absl::Time time) { return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", time, absl::UTCTimeZone()); }
 
 const char* DurabilityName(std::optional<client::Durability> durability) {
   if (!durability.has_value()) return "UNKNOWN";

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "normserve/client.h"
 
 namespace normserve::cli {
@@ -14,6 +15,9 @@ namespace normserve::cli {
 const char* ModeName(client::Mode mode);
 // Of "train" or "eval", in any case; empty: unspecified.
 client::Mode ModeOf(const std::string& name);
+
+// "2026-05-01 12:00:00 UTC".
+std::string TimeText(absl::Time time);
 
 // "NONE", "COMMIT", "FLUSH"; "UNKNOWN" for a level this program is too old for.
 const char* DurabilityName(std::optional<client::Durability> durability);

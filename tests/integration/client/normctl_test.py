@@ -243,6 +243,64 @@ class Normctl(ServerTestCase):
         self.assertEqual(stats["last_batch"]["count"], 6)
         self.assertIn("shadow: 6 values a channel", self.normctl("stats", "kind/mean", "--shadow"))
 
+    def test_restore_goes_back_to_a_snapshot(self):
+        path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
+        self.normctl("create", "back", "--num-features", "3")
+        self.normctl("forward", "back", "--input", path)
+        self.assertEqual(self.normctl("snapshot", "back", "before"), "back is kept as before, generation 1\n")
+        kept = self.normctl_json("stats", "back")
+        self.assertEqual((kept["mode"], kept["generation"], kept["num_batches_tracked"]), ("TRAIN", 1, 1))
+        self.normctl("forward", "back", "--input", path)
+        self.normctl("mode", "back", "eval")
+        self.assertNotEqual(self.normctl_json("stats", "back")["running_mean"], kept["running_mean"])
+
+        self.assertEqual(self.normctl("restore", "back", "before"), "back is back at before, generation 4\n")
+        restored = self.normctl_json("stats", "back")
+        for field in ("uid", "mode", "num_batches_tracked", "running_mean", "running_var"):
+            self.assertEqual(restored[field], kept[field], field)
+        again = self.normctl_json("restore", "back", "before")
+        self.assertEqual((again["name"], again["generation"], again["num_snapshots"]), ("back", 5, 1))
+
+    def test_snapshots_are_listed_until_they_are_deleted(self):
+        path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
+        self.normctl("create", "kept", "--num-features", "3")
+        self.assertEqual(self.normctl("snapshots", "kept"), "no snapshots of kept\n")
+        self.assertEqual(self.normctl_json("snapshots", "kept"), [])
+        first = self.normctl_json("snapshot", "kept", "b-first")
+        self.normctl("forward", "kept", "--input", path)
+        second = self.normctl_json("snapshot", "kept", "a-second")
+        self.assertEqual((second["name"], second["snapshot"]), ("kept", "a-second"))
+        self.assertEqual((second["generation"], second["num_batches_tracked"]), (1, 1))
+        self.assertEqual(second["uid"], self.normctl_json("show", "kept")["uid"])
+        self.assertGreater(second["size_bytes"], 0)
+        self.assertRegex(second["create_time"], r"^\d{4}-\d\d-\d\dT")
+        self.assertEqual(self.normctl_json("snapshots", "kept"), [second, first], "in the order of their names")
+        lines = self.normctl("snapshots", "kept").splitlines()
+        self.assertEqual(lines[0].split(), ["batches", "generation", "bytes", "created", "name"])
+        self.assertEqual([line.split()[:2] + line.split()[-1:] for line in lines[1:]],
+                         [["1", "1", "a-second"], ["0", "0", "b-first"]])
+        self.assertEqual(self.normctl_json("show", "kept")["num_snapshots"], 2)
+        self.assertRegex(self.normctl("list", "kept"), r" 2  kept\n$")
+
+        self.assertEqual(self.normctl("delete-snapshot", "kept", "b-first"), "deleted snapshot b-first of kept\n")
+        self.assertEqual(self.normctl_json("snapshots", "kept"), [second])
+        self.assertEqual(self.normctl_json("delete-snapshot", "kept", "a-second"),
+                         {"name": "kept", "deleted": "a-second"})
+        self.assertEqual(self.normctl_json("show", "kept")["num_snapshots"], 0)
+
+    def test_a_snapshot_that_there_is_or_is_not(self):
+        self.normctl("create", "named", "--num-features", "1")
+        self.normctl("snapshot", "named", "taken")
+        self.assertIn("(ALREADY_EXISTS, SNAPSHOT_EXISTS)", self.refused("snapshot", "named", "taken"))
+        for command in ("restore", "delete-snapshot"):
+            message = self.refused(command, "named", "absent")
+            self.assertIn("(NOT_FOUND, SNAPSHOT_NOT_FOUND)", message)
+            self.assertIn("normctl snapshots", message)
+        self.assertIn("INVALID_ARGUMENT", self.refused("snapshot", "named", "two/segments"))
+        for command in (["snapshot", "nobody", "x"], ["restore", "nobody", "x"], ["snapshots", "nobody"],
+                        ["delete-snapshot", "nobody", "x"]):
+            self.assertIn("(NOT_FOUND, SESSION_NOT_FOUND)", self.refused(*command))
+
     def test_delete_forgets(self):
         self.normctl("create", "delete", "--num-features", "1")
         self.assertEqual(self.normctl("delete", "delete"), "deleted delete\n")
@@ -339,7 +397,8 @@ class Normctl(ServerTestCase):
                           ["list", "--timeout", "0s"], ["show"], ["list", "--no-such-option"],
                           ["list", "--label", "team"], ["list", "--label", "=vision"],
                           ["list", "--label", "run=7", "--label", "run=8"],
-                          ["create", "x", "--num-features", "1", "--durability", "forever"]):
+                          ["create", "x", "--num-features", "1", "--durability", "forever"], ["snapshot", "x"],
+                          ["restore", "x"], ["snapshots"], ["delete-snapshot", "x"]):
             self.refused(*arguments, status=USAGE)
 
     def test_version_is_the_servers_of_the_same_build(self):
@@ -348,7 +407,8 @@ class Normctl(ServerTestCase):
         self.assertEqual(done.stdout, f"normctl {self.normctl_json('info')['version']}\n")
 
     def test_every_command_has_help_with_an_example(self):
-        commands = ("create", "list", "show", "clone", "delete", "mode", "stats", "forward", "info", "health", "doctor")
+        commands = ("create", "list", "show", "clone", "delete", "mode", "stats", "snapshot", "restore", "snapshots",
+                    "delete-snapshot", "forward", "info", "health", "doctor")
         top = run("--help").stdout
         for command in commands:
             self.assertIn(f"\n  {command} ", top)

@@ -28,6 +28,9 @@ std::string Advice(const CommandLine& command_line, const absl::Status& status) 
            "--max-message-bytes.";
   }
   if (info.has_value() && info->reason == "SESSION_NOT_FOUND") return "normctl list shows the sessions that there are.";
+  if (info.has_value() && info->reason == "SNAPSHOT_NOT_FOUND") {
+    return "normctl snapshots SESSION shows the snapshots that there are.";
+  }
   return "";
 }
 

@@ -77,7 +77,8 @@ std::string Json(const ForwardResult& result, double sum, double mean) {
                                  {"generation", result.generation},
                                  {"snapshot_generation", result.snapshot_generation},
                                  {"num_batches_tracked", result.num_batches_tracked},
-                                 {"uid", result.uid}};
+                                 {"uid", result.uid},
+                                 {"durability", DurabilityName(result.durability)}};
   if (result.batch_moments.has_value()) {
     json["batch_moments"] = {
         {"count", result.batch_moments->count}, {"mean", result.batch_moments->mean}, {"m2", result.batch_moments->m2}};

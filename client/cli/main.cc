@@ -3,6 +3,7 @@
 #include <functional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "client/cli/command_line.h"
@@ -10,6 +11,7 @@
 #include "client/cli/forward_command.h"
 #include "client/cli/server_commands.h"
 #include "client/cli/session_commands.h"
+#include "client/cli/snapshot_commands.h"
 
 namespace normserve::cli {
 namespace {
@@ -22,7 +24,8 @@ struct Options {
   ForwardCommandOptions forward;
   std::string session;
   std::string clone_name;
-  std::string prefix;
+  std::string snapshot;
+  client::ListSessionsOptions list;
   std::string mode;
   std::string service;
   client::StatsOptions stats;
@@ -37,6 +40,13 @@ std::string CheckTimeout(const std::string& text) {
   return "'" + text + "' is no time to wait: give a number and a unit, such as 500ms, 5s, 2m or inf";
 }
 
+// Says why `text` is no label; empty if it is one. What may be in it is the server's to say.
+std::string CheckLabel(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals != std::string::npos && equals > 0) return "";
+  return "'" + text + "' is no label: give KEY=VALUE, such as team=vision";
+}
+
 CLI::App* AddCommand(CLI::App& app, const std::string& name, const std::string& what, const std::string& example) {
   CLI::App* command = app.add_subcommand(name, what);
   command->footer("Example: " + example);
@@ -48,9 +58,27 @@ void AddSession(CLI::App* command, std::string& session) {
   command->add_option("session", session, "name of the session")->required()->type_name("SESSION");
 }
 
+// --label KEY=VALUE, as often as there are labels.
+void AddLabels(CLI::App* command, client::Labels& labels, const std::string& what) {
+  const auto take = [&labels](const std::vector<std::string>& texts) {
+    labels.clear();
+    for (const std::string& text : texts) {
+      const size_t equals = text.find('=');
+      const std::string key = text.substr(0, equals);
+      // How CLI11 is told that an option is wrong.
+      if (labels.contains(key)) throw CLI::ValidationError("--label", "'" + key + "' is given twice");
+      labels[key] = text.substr(equals + 1);
+    }
+  };
+  command->add_option_function<std::vector<std::string>>("--label", take, what)
+      ->check(CheckLabel)
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+}
+
 void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& run) {
   CLI::App* create = AddCommand(app, "create", "Opens a session: one batch-norm layer. Prints its name.",
-                                "normctl create encoder/bn3 --num-features 64 --momentum 0.01");
+                                "normctl create encoder/bn3 --num-features 64 --momentum 0.01 --label team=vision");
   CreateOptions& c = options.create;
   create->add_option("name", c.name, "segments joined by '/'; left out: the server makes one")->type_name("NAME");
   create->add_option("--num-features", c.num_features, "channels, C")->required()->type_name("C");
@@ -66,6 +94,11 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   create->add_flag("--no-running-stats", c.no_running_stats, "the batch's statistics in every mode");
   create->add_flag("--skip-non-finite", c.skip_non_finite,
                    "a batch with NaN or infinity is not folded in, not refused");
+  create
+      ->add_option("--durability", c.durability,
+                   "what a change survives: none, commit (a crash) or flush (power loss); default: see normctl info")
+      ->check(CLI::IsMember({"none", "commit", "flush"}));
+  AddLabels(create, c.labels, "a word of yours about it, to list it by; may be repeated");
   create->add_option("--mode", c.mode, "train (default), eval or shadow")->check(CLI::IsMember(kModes));
   create->add_option("--weight", c.weight, ".npy, float32, [C]; default 1")->type_name("FILE");
   create->add_option("--bias", c.bias, ".npy, float32, [C]; default 0")->type_name("FILE");
@@ -73,10 +106,11 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   create->add_option("--running-var", c.running_var, ".npy, float32 or float64, [C]; default 1")->type_name("FILE");
   create->callback([&] { run = [&] { return Create(options.command_line, options.create); }; });
 
-  CLI::App* list =
-      AddCommand(app, "list", "Lists the sessions, all or those under a prefix.", "normctl list resnet50/");
-  list->add_option("prefix", options.prefix, "whole segments, such as resnet50/")->type_name("PREFIX");
-  list->callback([&] { run = [&] { return List(options.command_line, options.prefix); }; });
+  CLI::App* list = AddCommand(app, "list", "Lists the sessions, all or those under a prefix or with labels.",
+                              "normctl list resnet50/ --label team=vision");
+  list->add_option("prefix", options.list.prefix, "whole segments, such as resnet50/")->type_name("PREFIX");
+  AddLabels(list, options.list.labels, "only sessions with this label; repeated: with all of them");
+  list->callback([&] { run = [&] { return List(options.command_line, options.list); }; });
 
   CLI::App* show = AddCommand(app, "show", "Shows everything about a session.", "normctl show encoder/bn3");
   AddSession(show, options.session);
@@ -88,7 +122,7 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   clone->add_option("clone-name", options.clone_name, "left out: the server makes one")->type_name("NAME");
   clone->callback([&] { run = [&] { return Clone(options.command_line, options.session, options.clone_name); }; });
 
-  CLI::App* remove = AddCommand(app, "delete", "Forgets a session.", "normctl delete encoder/bn3");
+  CLI::App* remove = AddCommand(app, "delete", "Forgets a session and its snapshots.", "normctl delete encoder/bn3");
   AddSession(remove, options.session);
   remove->callback([&] { run = [&] { return Delete(options.command_line, options.session); }; });
 
@@ -107,6 +141,35 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   stats->add_flag("--last-batch", options.stats.return_last_batch, "the moments of the newest training batch too");
   stats->add_flag("--shadow", options.stats.return_shadow, "the shadow moments too");
   stats->callback([&] { run = [&] { return Stats(options.command_line, options.session, options.stats); }; });
+}
+
+void AddSnapshot(CLI::App* command, std::string& snapshot) {
+  command->add_option("name", snapshot, "name of the snapshot, one segment")->required()->type_name("NAME");
+}
+
+void AddSnapshotCommands(CLI::App& app, Options& options, std::function<int()>& run) {
+  CLI::App* take = AddCommand(app, "snapshot", "Keeps a session's state under a name.",
+                              "normctl snapshot encoder/bn3 before-tuning");
+  AddSession(take, options.session);
+  AddSnapshot(take, options.snapshot);
+  take->callback([&] { run = [&] { return TakeSnapshot(options.command_line, options.session, options.snapshot); }; });
+
+  CLI::App* restore = AddCommand(app, "restore", "Takes a session back to a snapshot, which stays.",
+                                 "normctl restore encoder/bn3 before-tuning");
+  AddSession(restore, options.session);
+  AddSnapshot(restore, options.snapshot);
+  restore->callback([&] { run = [&] { return Restore(options.command_line, options.session, options.snapshot); }; });
+
+  CLI::App* list = AddCommand(app, "snapshots", "Lists a session's snapshots.", "normctl snapshots encoder/bn3");
+  AddSession(list, options.session);
+  list->callback([&] { run = [&] { return ListSnapshots(options.command_line, options.session); }; });
+
+  CLI::App* remove = AddCommand(app, "delete-snapshot", "Forgets one snapshot of a session.",
+                                "normctl delete-snapshot encoder/bn3 before-tuning");
+  AddSession(remove, options.session);
+  AddSnapshot(remove, options.snapshot);
+  remove->callback(
+      [&] { run = [&] { return DeleteSnapshot(options.command_line, options.session, options.snapshot); }; });
 }
 
 void AddForwardCommand(CLI::App& app, Options& options, std::function<int()>& run) {
@@ -160,6 +223,7 @@ int Main(int argc, char** argv) {
       ->type_name("TIME");
   app.add_flag("--json", options.command_line.json, "print JSON, one line, for programs");
   AddSessionCommands(app, options, run);
+  AddSnapshotCommands(app, options, run);
   AddForwardCommand(app, options, run);
   AddServerCommands(app, options, run);
   try {

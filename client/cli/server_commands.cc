@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "client/cli/session_text.h"
 
 namespace normserve::cli {
 namespace {
@@ -27,17 +28,18 @@ std::string Bytes(int64_t bytes) {
 
 std::string Text(const CommandLine& command_line, const ServerInfo& info) {
   std::string text = absl::StrFormat(
-      "server     %s, version %s\nstarted    %s\nsessions   %d, %s bytes of state\n\ndevices\n", command_line.server,
-      info.version, absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", info.start_time, absl::UTCTimeZone()), info.num_sessions,
-      Bytes(info.state_bytes));
+      "server     %s, version %s\nstarted    %s\nsessions   %d, %s bytes of state\ndurability %s by "
+      "default\n\ndevices\n",
+      command_line.server, info.version, TimeText(info.start_time), info.num_sessions, Bytes(info.state_bytes),
+      DurabilityName(info.default_durability));
   if (info.devices.empty()) text += "  none\n";
   for (const Device& device : info.devices) text += DeviceText(device);
   absl::StrAppendFormat(
       &text,
       "\nlimits\n  message            %s bytes\n  sessions           %d\n  state              %s bytes\n"
-      "  channels           %d\n  requests in work   %s bytes\n",
+      "  channels           %d\n  requests in work   %s bytes\n  snapshots          %d a session\n",
       Bytes(info.limits.max_message_bytes), info.limits.max_sessions, Bytes(info.limits.max_state_bytes),
-      info.limits.max_num_features, Bytes(info.limits.max_in_flight_bytes));
+      info.limits.max_num_features, Bytes(info.limits.max_in_flight_bytes), info.limits.max_snapshots);
   return text;
 }
 
@@ -57,13 +59,15 @@ std::string Json(const ServerInfo& info) {
       {"start_time", absl::FormatTime(absl::RFC3339_full, info.start_time, absl::UTCTimeZone())},
       {"num_sessions", info.num_sessions},
       {"state_bytes", info.state_bytes},
+      {"default_durability", DurabilityName(info.default_durability)},
       {"devices", devices},
       {"limits",
        {{"max_message_bytes", info.limits.max_message_bytes},
         {"max_sessions", info.limits.max_sessions},
         {"max_state_bytes", info.limits.max_state_bytes},
         {"max_num_features", info.limits.max_num_features},
-        {"max_in_flight_bytes", info.limits.max_in_flight_bytes}}}};
+        {"max_in_flight_bytes", info.limits.max_in_flight_bytes},
+        {"max_snapshots", info.limits.max_snapshots}}}};
   return json.dump() + "\n";
 }
 

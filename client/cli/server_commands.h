@@ -7,7 +7,7 @@
 
 namespace normserve::cli {
 
-// What the server is: version, devices, limits.
+// What the server is: version, default durability, devices, limits.
 int Info(const CommandLine& command_line);
 
 // Whether it serves: kOk only if it does.

@@ -44,6 +44,8 @@ client::SessionConfig MakeConfig(const CreateOptions& options) {
   if (options.running_variance == "unbiased") config.running_variance = client::RunningVariance::kUnbiased;
   if (options.running_variance == "biased") config.running_variance = client::RunningVariance::kBiased;
   if (options.skip_non_finite) config.non_finite_policy = client::NonFinitePolicy::kSkipUpdate;
+  config.durability = DurabilityOf(options.durability);
+  config.labels = options.labels;
   if (options.convention == "pytorch") config.convention = client::Convention::kPyTorch;
   if (options.convention == "keras") config.convention = client::Convention::kKeras;
   if (options.convention == "flax") config.convention = client::Convention::kFlax;
@@ -102,10 +104,10 @@ int Create(const CommandLine& command_line, const CreateOptions& options) {
   return kOk;
 }
 
-int List(const CommandLine& command_line, const std::string& prefix) {
+int List(const CommandLine& command_line, const client::ListSessionsOptions& options) {
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
-  absl::StatusOr<std::vector<Session>> sessions = client->ListSessions(prefix);
+  absl::StatusOr<std::vector<Session>> sessions = client->ListSessions(options);
   if (!sessions.ok()) return Fail(command_line, sessions.status());
   if (command_line.json) {
     nlohmann::ordered_json json = nlohmann::ordered_json::array();
@@ -114,14 +116,11 @@ int List(const CommandLine& command_line, const std::string& prefix) {
     return kOk;
   }
   if (sessions->empty()) {
-    Print(prefix.empty() ? "no sessions\n" : absl::StrCat("no sessions under ", prefix, "\n"));
+    Print(absl::StrCat("no sessions", options.prefix.empty() ? "" : " under ", options.prefix,
+                       options.labels.empty() ? "" : " with ", LabelsText(options.labels), "\n"));
     return kOk;
   }
-  Print("channels  mode      batches  generation  name\n");
-  for (const Session& session : *sessions) {
-    Print(absl::StrFormat("%8d  %-7s %9d %11d  %s\n", session.config.num_features, ModeName(session.mode),
-                          session.num_batches_tracked, session.generation, session.name));
-  }
+  Print(SessionTable(*sessions));
   return kOk;
 }
 

@@ -18,6 +18,8 @@ struct CreateOptions {
   bool no_affine = false;
   bool no_running_stats = false;
   bool skip_non_finite = false;
+  std::string durability;  // "none", "commit", "flush" or empty: the server's default
+  client::Labels labels;
   std::string mode;  // "train", "eval", "shadow" or empty
   // Paths of .npy files; empty: the default.
   std::string weight;
@@ -27,7 +29,7 @@ struct CreateOptions {
 };
 
 int Create(const CommandLine& command_line, const CreateOptions& options);
-int List(const CommandLine& command_line, const std::string& prefix);
+int List(const CommandLine& command_line, const client::ListSessionsOptions& options);
 int Show(const CommandLine& command_line, const std::string& session);
 int Clone(const CommandLine& command_line, const std::string& session, const std::string& clone_name);
 int Delete(const CommandLine& command_line, const std::string& session);

@@ -6,12 +6,11 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 
 namespace normserve::cli {
 namespace {
-
-std::string TimeText(absl::Time time) { return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", time, absl::UTCTimeZone()); }
 
 const char* AveragingName(client::Averaging averaging) {
   return averaging == client::Averaging::kCumulative     ? "cumulative"
@@ -51,6 +50,31 @@ client::Mode ModeOf(const std::string& name) {
   return client::Mode::kUnspecified;
 }
 
+std::string TimeText(absl::Time time) { return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", time, absl::UTCTimeZone()); }
+
+const char* DurabilityName(std::optional<client::Durability> durability) {
+  if (!durability.has_value()) return "UNKNOWN";
+  switch (*durability) {
+    case client::Durability::kNone:
+      return "NONE";
+    case client::Durability::kCommit:
+      return "COMMIT";
+    case client::Durability::kFlush:
+      return "FLUSH";
+  }
+  return "UNKNOWN";
+}
+
+std::optional<client::Durability> DurabilityOf(const std::string& name) {
+  const std::string lower = absl::AsciiStrToLower(name);
+  if (lower == "none") return client::Durability::kNone;
+  if (lower == "commit") return client::Durability::kCommit;
+  if (lower == "flush") return client::Durability::kFlush;
+  return std::nullopt;
+}
+
+std::string LabelsText(const client::Labels& labels) { return absl::StrJoin(labels, ", ", absl::PairFormatter("=")); }
+
 nlohmann::ordered_json ToJson(const client::Session& session) {
   nlohmann::ordered_json json = {
       {"name", session.name},
@@ -63,9 +87,12 @@ nlohmann::ordered_json ToJson(const client::Session& session) {
       {"track_running_stats", session.config.track_running_stats.value_or(true)},
       {"biased_running_variance", session.config.running_variance == client::RunningVariance::kBiased},
       {"skip_non_finite", session.config.non_finite_policy == client::NonFinitePolicy::kSkipUpdate},
+      {"durability", DurabilityName(session.durability)},
+      {"labels", session.config.labels},
       {"mode", ModeName(session.mode)},
       {"generation", session.generation},
       {"num_batches_tracked", session.num_batches_tracked},
+      {"num_snapshots", session.num_snapshots},
       {"create_time", absl::FormatTime(absl::RFC3339_full, session.create_time, absl::UTCTimeZone())},
       {"update_time", absl::FormatTime(absl::RFC3339_full, session.update_time, absl::UTCTimeZone())},
   };
@@ -83,11 +110,14 @@ nlohmann::ordered_json ToJson(const client::Session& session) {
 std::string SessionText(const client::Session& session) {
   std::string text = absl::StrFormat(
       "name                 %s\nuid                  %s\nnum_features         %d\nepsilon              %g\n"
-      "averaging            %s\nmode                 %s\ngeneration           %d\nnum_batches_tracked  %d\n"
-      "created              %s\nchanged              %s\n",
+      "averaging            %s\ndurability           %s\nlabels               %s\nmode                 %s\n"
+      "generation           %d\nnum_batches_tracked  %d\nsnapshots            %d\ncreated              %s\n"
+      "changed              %s\n",
       session.name, session.uid, session.config.num_features, session.config.epsilon.value_or(1e-5),
-      AveragingText(session.config), ModeName(session.mode), session.generation, session.num_batches_tracked,
-      TimeText(session.create_time), TimeText(session.update_time));
+      AveragingText(session.config), DurabilityName(session.durability),
+      session.config.labels.empty() ? "none" : LabelsText(session.config.labels), ModeName(session.mode),
+      session.generation, session.num_batches_tracked, session.num_snapshots, TimeText(session.create_time),
+      TimeText(session.update_time));
   std::vector<ChannelColumn> columns;
   if (session.parameters.has_value()) {
     const client::Parameters& parameters = *session.parameters;
@@ -99,6 +129,28 @@ std::string SessionText(const client::Session& session) {
     columns.push_back({"running_var", session.statistics->running_var});
   }
   if (!columns.empty()) absl::StrAppend(&text, "\n", ChannelTable(0, columns));
+  return text;
+}
+
+std::string SessionTable(const std::vector<client::Session>& sessions) {
+  size_t name_width = 0;
+  bool labelled = false;
+  for (const client::Session& session : sessions) {
+    name_width = std::max(name_width, session.name.size());
+    labelled = labelled || !session.config.labels.empty();
+  }
+  // `name` as wide as it takes for what may follow it.
+  const auto named = [&](const std::string& name, const std::string& labels) {
+    return labels.empty() ? name : absl::StrFormat("%-*s  %s", static_cast<int>(name_width), name, labels);
+  };
+  std::string text = absl::StrCat("channels  mode      batches  generation  durability  snapshots  ",
+                                  named("name", labelled ? "labels" : ""), "\n");
+  for (const client::Session& session : sessions) {
+    absl::StrAppendFormat(&text, "%8d  %-7s %9d %11d  %-10s %10d  %s\n", session.config.num_features,
+                          ModeName(session.mode), session.num_batches_tracked, session.generation,
+                          DurabilityName(session.durability), session.num_snapshots,
+                          named(session.name, LabelsText(session.config.labels)));
+  }
   return text;
 }
 

@@ -69,6 +69,22 @@ absl::StatusOr<Session> BatchNorm::SetParameters(const Parameters& parameters, c
   return caller_->SetParameters({.name = name_, .parameters = parameters}, options);
 }
 
+absl::StatusOr<client::Snapshot> BatchNorm::Snapshot(const std::string& snapshot, const CallOptions& options) const {
+  return caller_->SnapshotState({.name = name_, .snapshot = snapshot}, options);
+}
+
+absl::StatusOr<Session> BatchNorm::Restore(const std::string& snapshot, const CallOptions& options) const {
+  return caller_->RestoreState({.name = name_, .snapshot = snapshot}, options);
+}
+
+absl::StatusOr<std::vector<client::Snapshot>> BatchNorm::Snapshots(const CallOptions& options) const {
+  return caller_->ListAllSnapshots(name_, options);
+}
+
+absl::Status BatchNorm::DeleteSnapshot(const std::string& snapshot, const CallOptions& options) const {
+  return caller_->DeleteSnapshot({.name = name_, .snapshot = snapshot}, options);
+}
+
 absl::StatusOr<Session> BatchNorm::Describe(const CallOptions& options) const {
   return caller_->GetSession(name_, true, options);
 }

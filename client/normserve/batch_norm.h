@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -46,7 +47,7 @@ class BatchNorm {
                                           const TensorView& input, const BackwardOptions& options = {}) const;
 
   // copy.deepcopy: a session named `clone_name` (empty: the server makes a name) with the same state bit for bit,
-  // independent from then on. ALREADY_EXISTS: the name is taken.
+  // independent from then on and without snapshots. ALREADY_EXISTS: the name is taken.
   absl::StatusOr<BatchNorm> Clone(const std::string& clone_name = "", const CallOptions& options = {}) const;
 
   // The running statistics. Changes nothing.
@@ -61,10 +62,24 @@ class BatchNorm {
   // Replaces weight, bias or both; an empty one stays as it is.
   absl::StatusOr<Session> SetParameters(const Parameters& parameters, const CallOptions& options = {}) const;
 
+  // Keeps the state, byte-exact, under `snapshot`: one segment of a session's name. Makes no generation.
+  // ALREADY_EXISTS: the name is taken. RESOURCE_EXHAUSTED: too many snapshots or bytes.
+  absl::StatusOr<client::Snapshot> Snapshot(const std::string& snapshot, const CallOptions& options = {}) const;
+
+  // Goes back to `snapshot` as one new generation: mode, parameters and statistics are those that were kept. The
+  // snapshot stays; a Forward admitted before that would have updated is ABORTED. NOT_FOUND: no such snapshot.
+  absl::StatusOr<Session> Restore(const std::string& snapshot, const CallOptions& options = {}) const;
+
+  // All snapshots in the order of their names, read page by page within one deadline. Changes nothing.
+  absl::StatusOr<std::vector<client::Snapshot>> Snapshots(const CallOptions& options = {}) const;
+
+  // Forgets one snapshot. Makes no generation. NOT_FOUND: no such snapshot.
+  absl::Status DeleteSnapshot(const std::string& snapshot, const CallOptions& options = {}) const;
+
   // Everything about the session, parameters and statistics too. Changes nothing.
   absl::StatusOr<Session> Describe(const CallOptions& options = {}) const;
 
-  // Forgets the session.
+  // Forgets the session and its snapshots.
   absl::Status Delete(const CallOptions& options = {}) const;
 
  private:

@@ -96,4 +96,11 @@ struct StatsOptions {
   CallOptions call = {};
 };
 
+// Options of one ListSessions.
+struct ListSessionsOptions {
+  std::string prefix = {};  // only sessions under it, which is whole segments; empty: all
+  Labels labels = {};       // only sessions that have all of these; empty: all
+  CallOptions call = {};
+};
+
 }  // namespace normserve::client

@@ -72,6 +72,24 @@ absl::Status Caller::DeleteSession(DeleteSessionRequest request, const CallOptio
              [&](absl::Time deadline) { return connection_->DeleteSession(request, deadline); });
 }
 
+absl::StatusOr<Snapshot> Caller::SnapshotState(SnapshotStateRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, !request.guards.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->SnapshotState(request, deadline); });
+}
+
+absl::StatusOr<Session> Caller::RestoreState(RestoreStateRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, !request.guards.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->RestoreState(request, deadline); });
+}
+
+absl::Status Caller::DeleteSnapshot(DeleteSnapshotRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, !request.guards.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->DeleteSnapshot(request, deadline); });
+}
+
 absl::StatusOr<ForwardResult> Caller::Forward(ForwardRequest request, const CallOptions& call) const {
   request.guards = Guards(call);
   return Run(call, !request.guards.request_id.empty() || IsRead(request),
@@ -98,9 +116,10 @@ absl::StatusOr<Session> Caller::GetSession(const std::string& name, bool full, c
   return Run(call, true, [&](absl::Time deadline) { return connection_->GetSession(name, full, deadline); });
 }
 
-absl::StatusOr<std::vector<Session>> Caller::ListAllSessions(const std::string& prefix, const CallOptions& call) const {
+absl::StatusOr<std::vector<Session>> Caller::ListAllSessions(ListSessionsRequest request,
+                                                             const CallOptions& call) const {
   const absl::Time deadline = Deadline(call);
-  ListSessionsRequest request{.prefix = prefix, .page_size = 1000};
+  request.page_size = 1000;
   std::vector<Session> sessions;
   do {
     absl::StatusOr<ListSessionsReply> reply = RunWithRetries(
@@ -110,6 +129,20 @@ absl::StatusOr<std::vector<Session>> Caller::ListAllSessions(const std::string& 
     request.page_token = std::move(reply->next_page_token);
   } while (!request.page_token.empty());
   return sessions;
+}
+
+absl::StatusOr<std::vector<Snapshot>> Caller::ListAllSnapshots(const std::string& name, const CallOptions& call) const {
+  const absl::Time deadline = Deadline(call);
+  ListSnapshotsRequest request{.name = name, .page_size = 1000};
+  std::vector<Snapshot> snapshots;
+  do {
+    absl::StatusOr<ListSnapshotsReply> reply = RunWithRetries(
+        options_, deadline, /*repeatable=*/true, [&] { return connection_->ListSnapshots(request, deadline); });
+    if (!reply.ok()) return reply.status();
+    std::move(reply->snapshots.begin(), reply->snapshots.end(), std::back_inserter(snapshots));
+    request.page_token = std::move(reply->next_page_token);
+  } while (!request.page_token.empty());
+  return snapshots;
 }
 
 absl::StatusOr<SessionStats> Caller::GetStats(const GetStatsRequest& request, const CallOptions& call) const {

@@ -23,6 +23,9 @@ class Caller {
   absl::StatusOr<Session> SetMode(SetModeRequest request, const CallOptions& call) const;
   absl::StatusOr<Session> SetParameters(SetParametersRequest request, const CallOptions& call) const;
   absl::Status DeleteSession(DeleteSessionRequest request, const CallOptions& call) const;
+  absl::StatusOr<Snapshot> SnapshotState(SnapshotStateRequest request, const CallOptions& call) const;
+  absl::StatusOr<Session> RestoreState(RestoreStateRequest request, const CallOptions& call) const;
+  absl::Status DeleteSnapshot(DeleteSnapshotRequest request, const CallOptions& call) const;
   absl::StatusOr<ForwardResult> Forward(ForwardRequest request, const CallOptions& call) const;
 
   // Sends the input again where the server has dropped what it kept.
@@ -30,7 +33,8 @@ class Caller {
 
   absl::StatusOr<Session> GetSession(const std::string& name, bool full, const CallOptions& call) const;
   // Every page, within one deadline.
-  absl::StatusOr<std::vector<Session>> ListAllSessions(const std::string& prefix, const CallOptions& call) const;
+  absl::StatusOr<std::vector<Session>> ListAllSessions(ListSessionsRequest request, const CallOptions& call) const;
+  absl::StatusOr<std::vector<Snapshot>> ListAllSnapshots(const std::string& name, const CallOptions& call) const;
   absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, const CallOptions& call) const;
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& call) const;
   absl::StatusOr<Health> CheckHealth(const std::string& service, const CallOptions& call) const;

@@ -38,7 +38,11 @@ absl::StatusOr<BatchNorm> Client::Open(const std::string& name, const CallOption
 BatchNorm Client::Attach(const std::string& name) const { return BatchNorm(caller_, name); }
 
 absl::StatusOr<std::vector<Session>> Client::ListSessions(const std::string& prefix, const CallOptions& options) const {
-  return caller_->ListAllSessions(prefix, options);
+  return caller_->ListAllSessions({.prefix = prefix}, options);
+}
+
+absl::StatusOr<std::vector<Session>> Client::ListSessions(const ListSessionsOptions& options) const {
+  return caller_->ListAllSessions({.prefix = options.prefix, .label_filter = options.labels}, options.call);
 }
 
 absl::StatusOr<ServerInfo> Client::GetServerInfo(const CallOptions& options) const {

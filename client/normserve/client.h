@@ -66,6 +66,9 @@ class Client {
   // deadline. A session opened or deleted meanwhile may be there or not.
   absl::StatusOr<std::vector<Session>> ListSessions(const std::string& prefix = "",
                                                     const CallOptions& options = {}) const;
+  // The same, of the sessions that have all of some labels:
+  //   client->ListSessions({.prefix = "resnet50", .labels = {{"team", "vision"}}})
+  absl::StatusOr<std::vector<Session>> ListSessions(const ListSessionsOptions& options) const;
 
   // What the server is: version, devices and limits.
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& options = {}) const;

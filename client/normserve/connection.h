@@ -37,6 +37,7 @@ struct ListSessionsRequest {
   std::string prefix;  // whole segments; empty: all
   int32_t page_size = 0;
   std::string page_token;
+  Labels label_filter;  // all of these; empty: all sessions
 };
 
 struct ListSessionsReply {
@@ -64,6 +65,35 @@ struct SetParametersRequest {
 
 struct DeleteSessionRequest {
   std::string name;
+  ChangeGuards guards;
+};
+
+struct SnapshotStateRequest {
+  std::string name;
+  std::string snapshot;
+  ChangeGuards guards;
+};
+
+struct RestoreStateRequest {
+  std::string name;
+  std::string snapshot;
+  ChangeGuards guards;
+};
+
+struct ListSnapshotsRequest {
+  std::string name;
+  int32_t page_size = 0;
+  std::string page_token;
+};
+
+struct ListSnapshotsReply {
+  std::vector<Snapshot> snapshots;  // in the order of their names
+  std::string next_page_token;      // empty: this was the last page
+};
+
+struct DeleteSnapshotRequest {
+  std::string name;
+  std::string snapshot;
   ChangeGuards guards;
 };
 
@@ -110,6 +140,7 @@ struct ForwardResult {
   Update update = Update::kUnspecified;  // what the call did to the session
   std::optional<Moments> batch_moments;  // if they were asked for
   std::optional<SavedForward> saved;     // if it was asked for; not for an empty batch
+  std::optional<Durability> durability;  // what `generation` has survived
 };
 
 struct BackwardRequest {
@@ -167,6 +198,11 @@ class Connection {
   virtual absl::StatusOr<Session> SetMode(const SetModeRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) = 0;
   virtual absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<Snapshot> SnapshotState(const SnapshotStateRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<Session> RestoreState(const RestoreStateRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<ListSnapshotsReply> ListSnapshots(const ListSnapshotsRequest& request,
+                                                           absl::Time deadline) = 0;
+  virtual absl::Status DeleteSnapshot(const DeleteSnapshotRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<BackwardResult> Backward(const BackwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, absl::Time deadline) = 0;

@@ -69,6 +69,26 @@ class GrpcConnection : public Connection {
     return FromGrpcStatus(stub_->DeleteSession(&context, ToMessage(request), &reply));
   }
 
+  absl::StatusOr<Snapshot> SnapshotState(const SnapshotStateRequest& request, absl::Time deadline) override {
+    return Call<Snapshot>(&v1::BatchNormService::Stub::SnapshotState, ToMessage(request), deadline, request.name);
+  }
+
+  absl::StatusOr<Session> RestoreState(const RestoreStateRequest& request, absl::Time deadline) override {
+    return Call<Session>(&v1::BatchNormService::Stub::RestoreState, ToMessage(request), deadline, request.name);
+  }
+
+  absl::StatusOr<ListSnapshotsReply> ListSnapshots(const ListSnapshotsRequest& request, absl::Time deadline) override {
+    return Call<ListSnapshotsReply>(&v1::BatchNormService::Stub::ListSnapshots, ToMessage(request), deadline,
+                                    request.name);
+  }
+
+  absl::Status DeleteSnapshot(const DeleteSnapshotRequest& request, absl::Time deadline) override {
+    grpc::ClientContext context;
+    Prepare(context, deadline, request.name);
+    v1::DeleteSnapshotReply reply;
+    return FromGrpcStatus(stub_->DeleteSnapshot(&context, ToMessage(request), &reply));
+  }
+
   absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request, absl::Time deadline) override {
     absl::StatusOr<grpc::ByteBuffer> message = EncodeForwardRequest(request);
     if (!message.ok()) return message.status();

@@ -14,6 +14,12 @@ v1::Mode ToMessage(Mode mode) { return static_cast<v1::Mode>(mode); }
 // A mode that this library has no name for is kUnspecified.
 Mode FromMessage(v1::Mode mode) { return v1::Mode_IsValid(mode) ? static_cast<Mode>(mode) : Mode::kUnspecified; }
 
+// A level that this library has no name for, and none, are nothing.
+std::optional<Durability> FromMessage(v1::Durability durability) {
+  if (durability == v1::DURABILITY_UNSPECIFIED || !v1::Durability_IsValid(durability)) return std::nullopt;
+  return static_cast<Durability>(durability);
+}
+
 absl::Time FromMessage(const google::protobuf::Timestamp& time) {
   return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
 }
@@ -55,6 +61,8 @@ void CopyTo(const SessionConfig& config, v1::SessionConfig& message) {
   if (config.track_running_stats.has_value()) message.set_track_running_stats(*config.track_running_stats);
   message.set_running_variance(static_cast<v1::RunningVariance>(config.running_variance));
   message.set_non_finite_policy(static_cast<v1::NonFinitePolicy>(config.non_finite_policy));
+  if (config.durability.has_value()) message.set_durability(static_cast<v1::Durability>(*config.durability));
+  for (const auto& [key, value] : config.labels) (*message.mutable_labels())[key] = value;
   message.set_convention(static_cast<v1::Convention>(config.convention));
 }
 
@@ -75,6 +83,8 @@ SessionConfig FromMessage(const v1::SessionConfig& message) {
   if (v1::NonFinitePolicy_IsValid(message.non_finite_policy())) {
     config.non_finite_policy = static_cast<NonFinitePolicy>(message.non_finite_policy());
   }
+  config.durability = FromMessage(message.durability());
+  for (const auto& [key, value] : message.labels()) config.labels[key] = value;
   if (v1::Convention_IsValid(message.convention())) config.convention = static_cast<Convention>(message.convention());
   return config;
 }
@@ -93,6 +103,16 @@ Normalization FromMessage(const v1::Normalization& message) {
 RunningStatistics FromMessage(const v1::RunningStatistics& message) {
   return {.running_mean = ToVector<double>(message.running_mean()),
           .running_var = ToVector<double>(message.running_var()),
+          .num_batches_tracked = message.num_batches_tracked()};
+}
+
+Snapshot FromMessage(const v1::Snapshot& message) {
+  return {.name = message.name(),
+          .snapshot = message.snapshot(),
+          .uid = message.uid(),
+          .generation = message.generation(),
+          .create_time = FromMessage(message.create_time()),
+          .size_bytes = message.size_bytes(),
           .num_batches_tracked = message.num_batches_tracked()};
 }
 
@@ -142,6 +162,7 @@ v1::ListSessionsRequest ToMessage(const ListSessionsRequest& request) {
   message.set_prefix(request.prefix);
   if (request.page_size != 0) message.set_page_size(request.page_size);
   message.set_page_token(request.page_token);
+  for (const auto& [key, value] : request.label_filter) (*message.mutable_label_filter())[key] = value;
   return message;
 }
 
@@ -172,6 +193,38 @@ v1::SetParametersRequest ToMessage(const SetParametersRequest& request) {
 v1::DeleteSessionRequest ToMessage(const DeleteSessionRequest& request) {
   v1::DeleteSessionRequest message;
   message.set_name(request.name);
+  CopyTo(request.guards, message);
+  return message;
+}
+
+v1::SnapshotStateRequest ToMessage(const SnapshotStateRequest& request) {
+  v1::SnapshotStateRequest message;
+  message.set_name(request.name);
+  message.set_snapshot(request.snapshot);
+  CopyTo(request.guards, message);
+  return message;
+}
+
+v1::RestoreStateRequest ToMessage(const RestoreStateRequest& request) {
+  v1::RestoreStateRequest message;
+  message.set_name(request.name);
+  message.set_snapshot(request.snapshot);
+  CopyTo(request.guards, message);
+  return message;
+}
+
+v1::ListSnapshotsRequest ToMessage(const ListSnapshotsRequest& request) {
+  v1::ListSnapshotsRequest message;
+  message.set_name(request.name);
+  if (request.page_size != 0) message.set_page_size(request.page_size);
+  message.set_page_token(request.page_token);
+  return message;
+}
+
+v1::DeleteSnapshotRequest ToMessage(const DeleteSnapshotRequest& request) {
+  v1::DeleteSnapshotRequest message;
+  message.set_name(request.name);
+  message.set_snapshot(request.snapshot);
   CopyTo(request.guards, message);
   return message;
 }
@@ -250,7 +303,9 @@ Session FromMessage(const v1::Session& message) {
                   .generation = message.generation(),
                   .num_batches_tracked = message.num_batches_tracked(),
                   .create_time = FromMessage(message.create_time()),
-                  .update_time = FromMessage(message.update_time())};
+                  .update_time = FromMessage(message.update_time()),
+                  .durability = FromMessage(message.durability()),
+                  .num_snapshots = message.num_snapshots()};
   if (message.has_parameters()) {
     session.parameters = Parameters{.weight = ToVector<float>(message.parameters().weight()),
                                     .bias = ToVector<float>(message.parameters().bias())};
@@ -268,6 +323,22 @@ ListSessionsReply FromMessage(const v1::ListSessionsReply& message) {
 absl::StatusOr<Session> FromMessage(const v1::SetModeReply& message) {
   if (message.sessions().empty()) return absl::InternalError("the server's reply to SetMode names no session");
   return FromMessage(message.sessions(0));
+}
+
+absl::StatusOr<Snapshot> FromMessage(const v1::SnapshotStateReply& message) {
+  if (message.snapshots().empty()) return absl::InternalError("the server's reply to SnapshotState names no snapshot");
+  return FromMessage(message.snapshots(0));
+}
+
+absl::StatusOr<Session> FromMessage(const v1::RestoreStateReply& message) {
+  if (message.sessions().empty()) return absl::InternalError("the server's reply to RestoreState names no session");
+  return FromMessage(message.sessions(0));
+}
+
+ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message) {
+  ListSnapshotsReply reply{.next_page_token = message.next_page_token()};
+  for (const v1::Snapshot& snapshot : message.snapshots()) reply.snapshots.push_back(FromMessage(snapshot));
+  return reply;
 }
 
 absl::StatusOr<SessionStats> FromMessage(const v1::GetStatsReply& message) {
@@ -291,9 +362,11 @@ ServerInfo FromMessage(const v1::ServerInfo& message) {
                              .max_sessions = message.limits().max_sessions(),
                              .max_state_bytes = message.limits().max_state_bytes(),
                              .max_num_features = message.limits().max_num_features(),
-                             .max_in_flight_bytes = message.limits().max_in_flight_bytes()},
+                             .max_in_flight_bytes = message.limits().max_in_flight_bytes(),
+                             .max_snapshots = message.limits().max_snapshots()},
                   .num_sessions = message.num_sessions(),
-                  .state_bytes = message.state_bytes()};
+                  .state_bytes = message.state_bytes(),
+                  .default_durability = FromMessage(message.default_durability())};
   for (const v1::Device& device : message.devices()) info.devices.push_back(FromMessage(device));
   return info;
 }
@@ -302,7 +375,8 @@ ForwardResult FromMessage(const v1::ForwardReply& message) {
   ForwardResult result{.generation = message.generation(),
                        .snapshot_generation = message.snapshot_generation(),
                        .num_batches_tracked = message.num_batches_tracked(),
-                       .uid = message.uid()};
+                       .uid = message.uid(),
+                       .durability = FromMessage(message.durability())};
   if (v1::NormalizedWith_IsValid(message.normalized_with())) {
     result.normalized_with = static_cast<NormalizedWith>(message.normalized_with());
   }

@@ -20,6 +20,10 @@ v1::CloneSessionRequest ToMessage(const CloneSessionRequest& request);
 v1::SetModeRequest ToMessage(const SetModeRequest& request);
 v1::SetParametersRequest ToMessage(const SetParametersRequest& request);
 v1::DeleteSessionRequest ToMessage(const DeleteSessionRequest& request);
+v1::SnapshotStateRequest ToMessage(const SnapshotStateRequest& request);
+v1::RestoreStateRequest ToMessage(const RestoreStateRequest& request);
+v1::ListSnapshotsRequest ToMessage(const ListSnapshotsRequest& request);
+v1::DeleteSnapshotRequest ToMessage(const DeleteSnapshotRequest& request);
 v1::GetStatsRequest ToMessage(const GetStatsRequest& request);
 // Everything but the input.
 v1::BackwardRequest ToMessage(const BackwardRequest& request);
@@ -28,8 +32,11 @@ v1::ForwardRequest ToMessage(const ForwardRequest& request);
 Session FromMessage(const v1::Session& message);
 // Of the one session asked for. INTERNAL: the reply holds none.
 absl::StatusOr<Session> FromMessage(const v1::SetModeReply& message);
+absl::StatusOr<Snapshot> FromMessage(const v1::SnapshotStateReply& message);
+absl::StatusOr<Session> FromMessage(const v1::RestoreStateReply& message);
 absl::StatusOr<SessionStats> FromMessage(const v1::GetStatsReply& message);
 ListSessionsReply FromMessage(const v1::ListSessionsReply& message);
+ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message);
 ServerInfo FromMessage(const v1::ServerInfo& message);
 // Everything but the output.
 BackwardResult FromMessage(const v1::BackwardReply& message);

@@ -18,6 +18,10 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<Session>, SetMode, (const SetModeRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<Session>, SetParameters, (const SetParametersRequest&, absl::Time), (override));
   MOCK_METHOD(absl::Status, DeleteSession, (const DeleteSessionRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<Snapshot>, SnapshotState, (const SnapshotStateRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<Session>, RestoreState, (const RestoreStateRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<ListSnapshotsReply>, ListSnapshots, (const ListSnapshotsRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::Status, DeleteSnapshot, (const DeleteSnapshotRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ForwardResult>, Forward, (const ForwardRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<BackwardResult>, Backward, (const BackwardRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<SessionStats>, GetStats, (const GetStatsRequest&, absl::Time), (override));

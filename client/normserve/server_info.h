@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "normserve/session.h"
 
 namespace normserve::client {
 
@@ -27,6 +29,7 @@ struct Limits {
   int64_t max_state_bytes = 0;
   int64_t max_num_features = 0;
   int64_t max_in_flight_bytes = 0;
+  int64_t max_snapshots = 0;  // of one session
 };
 
 struct ServerInfo {
@@ -36,6 +39,7 @@ struct ServerInfo {
   Limits limits;
   int64_t num_sessions = 0;
   int64_t state_bytes = 0;
+  std::optional<Durability> default_durability;  // of a session whose creator asked for none
 };
 
 // What grpc.health.v1 says.

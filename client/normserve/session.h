@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -35,6 +36,18 @@ enum class Averaging {
   kZeroDebiased,  // exponential, without the weight of what it started from
 };
 
+// What a change of a session has survived once it is acknowledged. Where a server reports one, nothing means a level
+// that this library has no name for.
+enum class Durability {
+  kNone = 1,    // in memory only: the session ends with the server
+  kCommit = 2,  // in the journal before the reply: survives a crash or kill of the server
+  kFlush = 3,   // synced to the disk before the reply: survives power loss
+};
+
+// The user's own words about a session, for ListSessions to filter by: at most 64; keys of 1 to 63 bytes and values of
+// up to 255 bytes, printable ASCII.
+using Labels = std::map<std::string, std::string>;
+
 // What a session is created with. Every default is PyTorch's.
 struct SessionConfig {
   int64_t num_features = 0;             // channels, C; required
@@ -45,6 +58,10 @@ struct SessionConfig {
   std::optional<bool> track_running_stats = {};  // unset: true; false: batch statistics in every mode
   RunningVariance running_variance = RunningVariance::kUnspecified;
   NonFinitePolicy non_finite_policy = NonFinitePolicy::kUnspecified;
+  // Unset: kCommit if the server has a data directory, else kNone. kCommit and kFlush of a server without one are
+  // FAILED_PRECONDITION (DURABILITY_UNAVAILABLE).
+  std::optional<Durability> durability = {};
+  Labels labels = {};
   Convention convention = Convention::kUnspecified;  // unset: kPyTorch
 };
 
@@ -60,6 +77,19 @@ struct Session {
   absl::Time update_time;
   std::optional<Parameters> parameters;         // only where they were asked for, and if the session is affine
   std::optional<RunningStatistics> statistics;  // only where they were asked for, and if the session tracks them
+  std::optional<Durability> durability;         // the level in force
+  int32_t num_snapshots = 0;                    // snapshots kept
+};
+
+// A state that the server keeps under a name: configuration, mode, parameters, running statistics and their count.
+struct Snapshot {
+  std::string name;        // of the session
+  std::string snapshot;    // of the snapshot, unique in its session
+  std::string uid;         // of the session
+  int64_t generation = 0;  // of the state that was kept
+  absl::Time create_time;
+  int64_t size_bytes = 0;           // what it is charged with
+  int64_t num_batches_tracked = 0;  // training batches folded into its statistics
 };
 
 }  // namespace normserve::client

@@ -69,6 +69,18 @@ class LossyConnection : public Connection {
   absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) override {
     return real_->DeleteSession(request, deadline);
   }
+  absl::StatusOr<Snapshot> SnapshotState(const SnapshotStateRequest& request, absl::Time deadline) override {
+    return real_->SnapshotState(request, deadline);
+  }
+  absl::StatusOr<Session> RestoreState(const RestoreStateRequest& request, absl::Time deadline) override {
+    return real_->RestoreState(request, deadline);
+  }
+  absl::StatusOr<ListSnapshotsReply> ListSnapshots(const ListSnapshotsRequest& request, absl::Time deadline) override {
+    return real_->ListSnapshots(request, deadline);
+  }
+  absl::Status DeleteSnapshot(const DeleteSnapshotRequest& request, absl::Time deadline) override {
+    return real_->DeleteSnapshot(request, deadline);
+  }
   absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, absl::Time deadline) override {
     return real_->GetStats(request, deadline);
   }

@@ -81,6 +81,62 @@ class Normctl(ServerTestCase):
         self.assertEqual([line.split()[-1] for line in lines], ["name", "list/a", "list/b"])
         self.assertEqual(self.normctl("list", "list/nothing"), "no sessions under list/nothing\n")
 
+    def test_durability_labels_and_snapshots_are_shown_wherever_a_session_is(self):
+        labels = ("--label", "team=vision", "--label", "run=7 b")
+        created = self.normctl_json("create", "shown/labelled", "--num-features", "1", *labels)
+        for session in (created, self.normctl_json("show", "shown/labelled"), self.normctl_json("list", "shown")[0]):
+            self.assertEqual((session["durability"], session["num_snapshots"]), ("NONE", 0))
+            self.assertEqual(session["labels"], {"run": "7 b", "team": "vision"})
+        text = self.normctl("show", "shown/labelled")
+        self.assertRegex(text, r"(?m)^durability +NONE$")
+        self.assertRegex(text, r"(?m)^labels +run=7 b, team=vision$")
+        self.assertRegex(text, r"(?m)^snapshots +0$")
+
+        self.normctl("create", "shown/plain", "--num-features", "1")
+        self.assertEqual(self.normctl_json("show", "shown/plain")["labels"], {})
+        self.assertRegex(self.normctl("show", "shown/plain"), r"(?m)^labels +none$")
+        title, labelled, plain = self.normctl("list", "shown").splitlines()
+        self.assertEqual(title.split()[-4:], ["durability", "snapshots", "name", "labels"])
+        self.assertRegex(labelled, r" NONE +0  shown/labelled  run=7 b, team=vision$")
+        self.assertRegex(plain, r" NONE +0  shown/plain$")
+
+    def test_list_shows_what_has_all_the_labels(self):
+        for name, labels in (("both", ("team=vision", "run=7")), ("other", ("team=vision", "run=8")), ("none", ())):
+            self.normctl("create", f"labels/{name}", "--num-features", "1", *(f"--label={label}" for label in labels))
+        for labels, names in ((("team=vision",), ["labels/both", "labels/other"]),
+                              (("team=vision", "run=7"), ["labels/both"]), (("team=",), [])):
+            filters = [f"--label={label}" for label in labels]
+            sessions = self.normctl_json("list", "labels", *filters)
+            self.assertEqual([session["name"] for session in sessions], names)
+        self.assertEqual(self.normctl("list", "labels", "--label", "team=sound"),
+                         "no sessions under labels with team=sound\n")
+
+    def test_a_server_without_a_data_directory_refuses_to_promise_durability(self):
+        for level in ("commit", "flush"):
+            message = self.refused("create", "durable", "--num-features", "1", "--durability", level)
+            self.assertIn("(FAILED_PRECONDITION, DURABILITY_UNAVAILABLE)", message)
+        self.assertEqual(self.normctl("list", "durable"), "no sessions under durable\n")
+        session = self.normctl_json("create", "durable", "--num-features", "1", "--durability", "none")
+        self.assertEqual(session["durability"], "NONE")
+        self.assertEqual(self.normctl_json("info")["default_durability"], "NONE")
+        self.assertRegex(self.normctl("info"), r"(?m)^durability NONE by default$")
+
+    def test_a_server_with_a_data_directory_gives_the_level_that_is_asked_for(self):
+        path = self.save("x.npy", np.arange(4, dtype="<f4").reshape(4, 1))
+        data = self.folder / "data"
+        data.mkdir()
+        with ServerProcess(flags=["--data-dir", str(data)]) as server:
+            for arguments, level in (((), "COMMIT"), (("--durability", "none"), "NONE"),
+                                     (("--durability", "commit"), "COMMIT"), (("--durability", "flush"), "FLUSH")):
+                done = run("create", "--num-features", "1", *arguments, "--json", "--server", server.address)
+                self.assertEqual((done.returncode, done.stderr), (DONE, ""), arguments)
+                session = json.loads(done.stdout)
+                self.assertEqual(session["durability"], level)
+                done = run("forward", session["name"], "--input", path, "--json", "--server", server.address)
+                self.assertEqual(json.loads(done.stdout)["durability"], level)
+            info = json.loads(run("info", "--json", "--server", server.address).stdout)
+            self.assertEqual(info["default_durability"], "COMMIT")
+
     def test_forward_trains_and_evaluates_through_files(self):
         x = np.random.default_rng(1).random((4, 3, 8, 8), dtype="<f4")
         path, output = self.save("x.npy", x), str(self.folder / "y.npy")
@@ -187,12 +243,74 @@ class Normctl(ServerTestCase):
         self.assertEqual(stats["last_batch"]["count"], 6)
         self.assertIn("shadow: 6 values a channel", self.normctl("stats", "kind/mean", "--shadow"))
 
+    def test_restore_goes_back_to_a_snapshot(self):
+        path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
+        self.normctl("create", "back", "--num-features", "3")
+        self.normctl("forward", "back", "--input", path)
+        self.assertEqual(self.normctl("snapshot", "back", "before"), "back is kept as before, generation 1\n")
+        kept = self.normctl_json("stats", "back")
+        self.assertEqual((kept["mode"], kept["generation"], kept["num_batches_tracked"]), ("TRAIN", 1, 1))
+        self.normctl("forward", "back", "--input", path)
+        self.normctl("mode", "back", "eval")
+        self.assertNotEqual(self.normctl_json("stats", "back")["running_mean"], kept["running_mean"])
+
+        self.assertEqual(self.normctl("restore", "back", "before"), "back is back at before, generation 4\n")
+        restored = self.normctl_json("stats", "back")
+        for field in ("uid", "mode", "num_batches_tracked", "running_mean", "running_var"):
+            self.assertEqual(restored[field], kept[field], field)
+        again = self.normctl_json("restore", "back", "before")
+        self.assertEqual((again["name"], again["generation"], again["num_snapshots"]), ("back", 5, 1))
+
+    def test_snapshots_are_listed_until_they_are_deleted(self):
+        path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
+        self.normctl("create", "kept", "--num-features", "3")
+        self.assertEqual(self.normctl("snapshots", "kept"), "no snapshots of kept\n")
+        self.assertEqual(self.normctl_json("snapshots", "kept"), [])
+        first = self.normctl_json("snapshot", "kept", "b-first")
+        self.normctl("forward", "kept", "--input", path)
+        second = self.normctl_json("snapshot", "kept", "a-second")
+        self.assertEqual((second["name"], second["snapshot"]), ("kept", "a-second"))
+        self.assertEqual((second["generation"], second["num_batches_tracked"]), (1, 1))
+        self.assertEqual(second["uid"], self.normctl_json("show", "kept")["uid"])
+        self.assertGreater(second["size_bytes"], 0)
+        self.assertRegex(second["create_time"], r"^\d{4}-\d\d-\d\dT")
+        self.assertEqual(self.normctl_json("snapshots", "kept"), [second, first], "in the order of their names")
+        lines = self.normctl("snapshots", "kept").splitlines()
+        self.assertEqual(lines[0].split(), ["batches", "generation", "bytes", "created", "name"])
+        self.assertEqual([line.split()[:2] + line.split()[-1:] for line in lines[1:]],
+                         [["1", "1", "a-second"], ["0", "0", "b-first"]])
+        self.assertEqual(self.normctl_json("show", "kept")["num_snapshots"], 2)
+        self.assertRegex(self.normctl("list", "kept"), r" 2  kept\n$")
+
+        self.assertEqual(self.normctl("delete-snapshot", "kept", "b-first"), "deleted snapshot b-first of kept\n")
+        self.assertEqual(self.normctl_json("snapshots", "kept"), [second])
+        self.assertEqual(self.normctl_json("delete-snapshot", "kept", "a-second"),
+                         {"name": "kept", "deleted": "a-second"})
+        self.assertEqual(self.normctl_json("show", "kept")["num_snapshots"], 0)
+
+    def test_a_snapshot_that_there_is_or_is_not(self):
+        self.normctl("create", "named", "--num-features", "1")
+        self.normctl("snapshot", "named", "taken")
+        self.assertIn("(ALREADY_EXISTS, SNAPSHOT_EXISTS)", self.refused("snapshot", "named", "taken"))
+        for command in ("restore", "delete-snapshot"):
+            message = self.refused(command, "named", "absent")
+            self.assertIn("(NOT_FOUND, SNAPSHOT_NOT_FOUND)", message)
+            self.assertIn("normctl snapshots", message)
+        self.assertIn("INVALID_ARGUMENT", self.refused("snapshot", "named", "two/segments"))
+        for command in (["snapshot", "nobody", "x"], ["restore", "nobody", "x"], ["snapshots", "nobody"],
+                        ["delete-snapshot", "nobody", "x"]):
+            self.assertIn("(NOT_FOUND, SESSION_NOT_FOUND)", self.refused(*command))
+
     def test_delete_forgets(self):
         self.normctl("create", "delete", "--num-features", "1")
         self.assertEqual(self.normctl("delete", "delete"), "deleted delete\n")
         message = self.refused("show", "delete")
         self.assertIn("(NOT_FOUND, SESSION_NOT_FOUND)", message)
         self.assertIn("normctl list", message)
+
+    def test_info_says_how_many_snapshots_a_session_may_have(self):
+        self.assertGreater(self.normctl_json("info")["limits"]["max_snapshots"], 0)
+        self.assertRegex(self.normctl("info"), r"(?m)^  snapshots +\d+ a session$")
 
     def test_info_names_version_devices_and_limits(self):
         info = self.normctl_json("info")
@@ -276,7 +394,11 @@ class Normctl(ServerTestCase):
 
     def test_a_wrong_command_line_is_a_usage_error(self):
         for arguments in ([], ["dance"], ["create"], ["forward", "x"], ["mode", "x", "sleep"], ["list", "--timeout", "5"],
-                          ["list", "--timeout", "0s"], ["show"], ["list", "--no-such-option"]):
+                          ["list", "--timeout", "0s"], ["show"], ["list", "--no-such-option"],
+                          ["list", "--label", "team"], ["list", "--label", "=vision"],
+                          ["list", "--label", "run=7", "--label", "run=8"],
+                          ["create", "x", "--num-features", "1", "--durability", "forever"], ["snapshot", "x"],
+                          ["restore", "x"], ["snapshots"], ["delete-snapshot", "x"]):
             self.refused(*arguments, status=USAGE)
 
     def test_version_is_the_servers_of_the_same_build(self):
@@ -285,7 +407,8 @@ class Normctl(ServerTestCase):
         self.assertEqual(done.stdout, f"normctl {self.normctl_json('info')['version']}\n")
 
     def test_every_command_has_help_with_an_example(self):
-        commands = ("create", "list", "show", "clone", "delete", "mode", "stats", "forward", "info", "health", "doctor")
+        commands = ("create", "list", "show", "clone", "delete", "mode", "stats", "snapshot", "restore", "snapshots",
+                    "delete-snapshot", "forward", "info", "health", "doctor")
         top = run("--help").stdout
         for command in commands:
             self.assertIn(f"\n  {command} ", top)

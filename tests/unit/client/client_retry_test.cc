@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <set>
 #include <string>
@@ -135,6 +136,9 @@ TEST_F(ClientRetryTest, NoChangeIsRepeatedWithoutARequestId) {
   EXPECT_CALL(*connection_, SetMode).WillOnce(Return(kUnavailable));
   EXPECT_CALL(*connection_, SetParameters).WillOnce(Return(kUnavailable));
   EXPECT_CALL(*connection_, DeleteSession).WillOnce(Return(kUnavailable));
+  EXPECT_CALL(*connection_, SnapshotState).WillOnce(Return(kUnavailable));
+  EXPECT_CALL(*connection_, RestoreState).WillOnce(Return(kUnavailable));
+  EXPECT_CALL(*connection_, DeleteSnapshot).WillOnce(Return(kUnavailable));
   EXPECT_CALL(*connection_, Forward).Times(3).WillRepeatedly(Return(kUnavailable));
   const Client client = MakeClient();
   const BatchNorm bn = client.Attach("bn");
@@ -143,6 +147,9 @@ TEST_F(ClientRetryTest, NoChangeIsRepeatedWithoutARequestId) {
   EXPECT_EQ(bn.Eval(unguarded).status(), kUnavailable);
   EXPECT_EQ(bn.SetParameters({}, unguarded).status(), kUnavailable);
   EXPECT_EQ(bn.Delete(unguarded), kUnavailable);
+  EXPECT_EQ(bn.Snapshot("before", unguarded).status(), kUnavailable);
+  EXPECT_EQ(bn.Restore("before", unguarded).status(), kUnavailable);
+  EXPECT_EQ(bn.DeleteSnapshot("before", unguarded), kUnavailable);
   // The session may be in TRAIN, and an update of its own beats the mode of the call.
   EXPECT_EQ(bn.Forward(Tensor{}, {.call = unguarded}).status(), kUnavailable);
   EXPECT_EQ(bn.Forward(Tensor{}, {.mode = Mode::kTrain, .call = unguarded}).status(), kUnavailable);
@@ -253,6 +260,80 @@ TEST_F(ClientRetryTest, ListReadsEveryPageWithinOneDeadline) {
   ASSERT_TRUE(sessions.ok());
   ASSERT_EQ(sessions->size(), 3u);
   EXPECT_EQ((*sessions)[2].name, "net/c");
+}
+
+TEST_F(ClientRetryTest, ChangesOfSnapshotsAreRepeatedWithTheSameRequestId) {
+  std::vector<std::string> ids;
+  const auto unavailable_once = [&](auto result) {
+    return [&ids, result](const auto& request, absl::Time) {
+      EXPECT_EQ(request.name, "bn");
+      EXPECT_EQ(request.snapshot, "before");
+      EXPECT_EQ(request.guards.expected_generation, 7);
+      EXPECT_EQ(request.guards.expected_uid, "u1");
+      ids.push_back(request.guards.request_id);
+      return ids.size() % 2 == 1 ? std::decay_t<decltype(result)>(kUnavailable) : result;
+    };
+  };
+  EXPECT_CALL(*connection_, SnapshotState)
+      .Times(2)
+      .WillRepeatedly(unavailable_once(absl::StatusOr<Snapshot>(Snapshot{.snapshot = "before"})));
+  EXPECT_CALL(*connection_, RestoreState)
+      .Times(2)
+      .WillRepeatedly(unavailable_once(absl::StatusOr<Session>(Session{.generation = 8})));
+  EXPECT_CALL(*connection_, DeleteSnapshot).Times(2).WillRepeatedly(unavailable_once(absl::OkStatus()));
+  const BatchNorm bn = MakeClient().Attach("bn");
+  const CallOptions guarded{.expected_generation = 7, .expected_uid = "u1"};
+  const absl::StatusOr<Snapshot> snapshot = bn.Snapshot("before", guarded);
+  ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+  EXPECT_EQ(snapshot->snapshot, "before");
+  const absl::StatusOr<Session> session = bn.Restore("before", guarded);
+  ASSERT_TRUE(session.ok()) << session.status();
+  EXPECT_EQ(session->generation, 8);
+  EXPECT_TRUE(bn.DeleteSnapshot("before", guarded).ok());
+  ASSERT_EQ(ids.size(), 6u);
+  for (size_t call = 0; call < 6; call += 2) EXPECT_EQ(ids[call], ids[call + 1]);
+  EXPECT_EQ((std::set<std::string>(ids.begin(), ids.end())).size(), 3u);
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), ""), 0);
+}
+
+TEST_F(ClientRetryTest, SnapshotsReadsEveryPageWithinOneDeadline) {
+  const absl::Time deadline = time_.now() + absl::Seconds(30);
+  EXPECT_CALL(*connection_, ListSnapshots(_, deadline))
+      .WillOnce([this](const ListSnapshotsRequest& request, absl::Time) {
+        EXPECT_EQ(request.name, "bn");
+        EXPECT_EQ(request.page_token, "");
+        time_.Advance(absl::Seconds(10));
+        return ListSnapshotsReply{.snapshots = {{.snapshot = "a"}, {.snapshot = "b"}}, .next_page_token = "p2"};
+      })
+      .WillOnce(Return(kUnavailable))
+      .WillOnce([](const ListSnapshotsRequest& request, absl::Time) {
+        EXPECT_EQ(request.name, "bn");
+        EXPECT_EQ(request.page_token, "p2");
+        return ListSnapshotsReply{.snapshots = {{.snapshot = "c"}}};
+      });
+  const absl::StatusOr<std::vector<Snapshot>> snapshots = MakeClient().Attach("bn").Snapshots();
+  ASSERT_TRUE(snapshots.ok()) << snapshots.status();
+  ASSERT_EQ(snapshots->size(), 3u);
+  EXPECT_EQ((*snapshots)[2].snapshot, "c");
+}
+
+TEST_F(ClientRetryTest, EveryPageOfAListIsFilteredByTheSameLabels) {
+  const Labels labels = {{"team", "vision"}, {"run", "7"}};
+  EXPECT_CALL(*connection_, ListSessions)
+      .WillOnce([&](const ListSessionsRequest& request, absl::Time) {
+        EXPECT_EQ(request.prefix, "net/");
+        EXPECT_EQ(request.label_filter, labels);
+        return ListSessionsReply{.sessions = {{.name = "net/a"}}, .next_page_token = "p2"};
+      })
+      .WillOnce([&](const ListSessionsRequest& request, absl::Time) {
+        EXPECT_EQ(request.page_token, "p2");
+        EXPECT_EQ(request.prefix, "net/");
+        EXPECT_EQ(request.label_filter, labels);
+        return ListSessionsReply{.sessions = {{.name = "net/c"}}};
+      });
+  const absl::StatusOr<std::vector<Session>> sessions = MakeClient().ListSessions({.prefix = "net/", .labels = labels});
+  ASSERT_TRUE(sessions.ok());
+  EXPECT_EQ(sessions->size(), 2u);
 }
 
 TEST_F(ClientRetryTest, CloneAndCreateGiveHandlesOfTheNamesTheServerChose) {

@@ -36,6 +36,7 @@ v1::ForwardReply Reply() {
   reply.set_uid("u");
   reply.set_normalized_with(v1::NORMALIZED_WITH_BATCH);
   reply.set_update(v1::UPDATE_RUNNING);
+  reply.set_durability(v1::DURABILITY_COMMIT);
   reply.mutable_batch_moments()->set_count(2);
   reply.mutable_batch_moments()->add_mean(0.5);
   reply.mutable_batch_moments()->add_m2(0.25);
@@ -104,6 +105,7 @@ TEST(ForwardMessageTest, ReplyIsReadHoweverItIsCut) {
     EXPECT_EQ(result->uid, "u");
     EXPECT_EQ(result->normalized_with, NormalizedWith::kBatch);
     EXPECT_EQ(result->update, Update::kRunning);
+    EXPECT_EQ(result->durability, Durability::kCommit);
     ASSERT_TRUE(result->batch_moments.has_value());
     EXPECT_EQ(result->batch_moments->m2, std::vector<double>{0.25});
     EXPECT_EQ(result->output.shape, (std::vector<int64_t>{2, 3}));

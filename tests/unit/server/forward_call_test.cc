@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "tests/unit/server/answers.h"
 #include "tests/unit/server/held_engine.h"
 #include "tests/unit/server/request_maker.h"
 #include "tests/unit/server/status_matchers.h"
@@ -26,7 +27,7 @@ using Reply = std::shared_ptr<std::optional<absl::StatusOr<ForwardReply>>>;
 class ForwardCallTest : public testing::Test {
  protected:
   void SetUp() override {
-    ASSERT_TRUE(registry_.Create({.name = "a", .config = {.num_features = 2}}).ok());
+    ASSERT_TRUE(Create(registry_, {.name = "a", .config = {.num_features = 2}}).ok());
     session_ = *registry_.Find("a");
   }
 
@@ -68,7 +69,7 @@ TEST_F(ForwardCallTest, TrainingNormalisesWithTheBatchAndFoldsItIn) {
 }
 
 TEST_F(ForwardCallTest, EvaluationChangesNothing) {
-  ASSERT_TRUE(session_->SetMode({}, Mode::kEval).ok());
+  ASSERT_TRUE(SetMode(*session_, {}, Mode::kEval).ok());
   const auto before = session_->Snapshot();
   ForwardRequest request = MakeForward("a", kShape, kBatch, "id");
   request.return_batch_moments = true;
@@ -220,7 +221,7 @@ TEST_F(ForwardCallTest, AnEngineThatFailsLeavesTheStateUntouched) {
 
 TEST_F(ForwardCallTest, BatchesAreFoldedIntoTheNewestState) {
   const Reply first = Start(MakeForward("a", kShape, kBatch)), second = Start(MakeForward("a", kShape, kOtherBatch));
-  ASSERT_TRUE(session_->SetMode({}, Mode::kEval).ok());  // affects neither
+  ASSERT_TRUE(SetMode(*session_, {}, Mode::kEval).ok());  // affects neither
   engine_.Release();
   engine_.Release();
   EXPECT_EQ((*first)->value().generation, 2);
@@ -237,7 +238,7 @@ TEST_F(ForwardCallTest, NewParametersOrDeletionAbortWhatWasAdmittedBefore) {
   ForwardRequest evaluation = MakeForward("a", kShape, kBatch);
   evaluation.mode = Mode::kEval;
   const Reply reading = Start(evaluation);
-  ASSERT_TRUE(session_->SetParameters({}, {2, 2}, {}).ok());
+  ASSERT_TRUE(SetParameters(*session_, {}, {2, 2}, {}).ok());
   const auto after = session_->Snapshot();
   engine_.Release();
   engine_.Release();
@@ -246,7 +247,7 @@ TEST_F(ForwardCallTest, NewParametersOrDeletionAbortWhatWasAdmittedBefore) {
   EXPECT_EQ(session_->Snapshot(), after);
 
   training = Start(MakeForward("a", kShape, kBatch));
-  ASSERT_TRUE(registry_.Delete("a", {}).ok());
+  ASSERT_TRUE(Delete(registry_, "a", {}).ok());
   engine_.Release();
   EXPECT_THAT((*training)->status(), Fails(absl::StatusCode::kAborted, ErrorReason::kLineageChanged));
 }
@@ -277,8 +278,8 @@ TEST_F(ForwardCallTest, ARepeatGivesTheFirstAnswerBitForBitAndChangesNothing) {
     const auto first = Run(request);
     ASSERT_TRUE(first.ok()) << first.status();
     ASSERT_TRUE(Run(MakeForward("a", kShape, kOtherBatch)).ok());
-    ASSERT_TRUE(session_->SetParameters({}, {2, 3}, {4, static_cast<float>(with)}).ok());
-    ASSERT_TRUE(session_->SetMode({}, Mode::kTrain).ok());
+    ASSERT_TRUE(SetParameters(*session_, {}, {2, 3}, {4, static_cast<float>(with)}).ok());
+    ASSERT_TRUE(SetMode(*session_, {}, Mode::kTrain).ok());
     const auto before = session_->Snapshot();
     const auto repeat = Run(request);
     ASSERT_TRUE(repeat.ok()) << repeat.status();
@@ -295,7 +296,7 @@ TEST_F(ForwardCallTest, ARepeatGivesTheFirstAnswerBitForBitAndChangesNothing) {
 
 TEST_F(ForwardCallTest, ARepeatIsARepeatEvenIfItWouldNotUpdateByNow) {
   const auto first = Run(MakeForward("a", kShape, kBatch, "id"));
-  ASSERT_TRUE(session_->SetMode({}, Mode::kEval).ok());
+  ASSERT_TRUE(SetMode(*session_, {}, Mode::kEval).ok());
   const auto repeat = Run(MakeForward("a", kShape, kBatch, "id"));
   EXPECT_EQ(repeat->update, Update::kRunning);
   EXPECT_EQ(Values(repeat->output), Values(first->output));
@@ -363,7 +364,7 @@ TEST_F(ForwardCallTest, ACopyThatComputedWithAnotherStateIsComputedAgain) {
 
 TEST_F(ForwardCallTest, ARepeatWhoseVectorsWereDroppedSaysSoAndIsNotAppliedAgain) {
   // Each keeps its own running statistics: 16 bytes a channel, 4 MiB in all.
-  ASSERT_TRUE(registry_.Create({.name = "wide", .config = {.num_features = 20'000}}).ok());
+  ASSERT_TRUE(Create(registry_, {.name = "wide", .config = {.num_features = 20'000}}).ok());
   const std::vector<float> batch(2 * 20'000, 1.0f);
   const auto request = [&](int i) {
     ForwardRequest forward = MakeForward("wide", {2, 20'000}, batch, absl::StrCat(i));
@@ -405,7 +406,7 @@ TEST_F(ForwardCallTest, AnUnknownSessionAndAnIllegalNameAreToldApart) {
 
 TEST_F(ForwardCallTest, ASkippedBatchIsNormalisedAndChangesNothing) {
   ASSERT_TRUE(
-      registry_.Create({.name = "s", .config = {.num_features = 2, .non_finite_policy = NonFinitePolicy::kSkipUpdate}})
+      Create(registry_, {.name = "s", .config = {.num_features = 2, .non_finite_policy = NonFinitePolicy::kSkipUpdate}})
           .ok());
   std::vector<float> batch = kBatch;
   batch[2] = INFINITY;
@@ -421,7 +422,7 @@ TEST_F(ForwardCallTest, ASkippedBatchIsNormalisedAndChangesNothing) {
 }
 
 TEST_F(ForwardCallTest, ShadowMomentsMergeBesideTheStateAtMostOnce) {
-  ASSERT_TRUE(session_->SetMode({}, Mode::kShadow).ok());
+  ASSERT_TRUE(SetMode(*session_, {}, Mode::kShadow).ok());
   const auto before = session_->Snapshot();
   const auto first = Run(MakeForward("a", kShape, kBatch, "id"));
   ASSERT_TRUE(first.ok()) << first.status();
@@ -432,18 +433,18 @@ TEST_F(ForwardCallTest, ShadowMomentsMergeBesideTheStateAtMostOnce) {
   EXPECT_EQ(Values(again->output), Values(first->output));
   EXPECT_EQ(again->update, Update::kShadow);
   ASSERT_TRUE(Run(MakeForward("a", kShape, kOtherBatch)).ok());
-  const Session::Observed observed = session_->Observe();
+  const SessionContent observed = session_->Observe();
   EXPECT_EQ(observed.state->generation, before->generation);
   EXPECT_EQ(observed.state->running, before->running);
   EXPECT_EQ(observed.observations.shadow->count, 8);
   EXPECT_DOUBLE_EQ(observed.observations.shadow->mean[0], (1 + 2 + 3 + 4 + 9 + 8 + 7 + 7) / 8.0);
   EXPECT_EQ(observed.observations.last_batch, nullptr);
-  ASSERT_TRUE(session_->SetMode({}, Mode::kShadow).ok());
+  ASSERT_TRUE(SetMode(*session_, {}, Mode::kShadow).ok());
   EXPECT_EQ(session_->Observe().observations.shadow, nullptr);
 }
 
 TEST_F(ForwardCallTest, WithoutRunningStatisticsTheBatchIsUsedInEveryMode) {
-  ASSERT_TRUE(registry_.Create({.name = "u", .config = {.num_features = 2, .track_running_stats = false}}).ok());
+  ASSERT_TRUE(Create(registry_, {.name = "u", .config = {.num_features = 2, .track_running_stats = false}}).ok());
   const auto session = *registry_.Find("u");
   const auto train = Run(MakeForward("u", kShape, kBatch));
   ASSERT_TRUE(train.ok()) << train.status();

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "tests/unit/server/answers.h"
 #include "tests/unit/server/status_matchers.h"
 
 namespace normserve {
@@ -21,13 +22,13 @@ SessionDraft Draft(std::string name, int64_t num_features = 2) {
 
 std::vector<std::string> Names(const SessionPage& page) {
   std::vector<std::string> names;
-  for (const auto& session : page.sessions) names.push_back(session->name());
+  for (const auto& session : page.sessions) names.push_back(session.name);
   return names;
 }
 
 TEST(SessionRegistry, AnEmptyDraftIsPyTorchsLayer) {
   SessionRegistry registry({});
-  ASSERT_TRUE(registry.Create(Draft("a")).ok());
+  ASSERT_TRUE(Create(registry, Draft("a")).ok());
   const auto state = (*registry.Find("a"))->Snapshot();
   EXPECT_EQ(state->mode, Mode::kTrain);
   EXPECT_EQ(state->config.epsilon, 1e-5);
@@ -75,7 +76,7 @@ TEST(SessionRegistry, EachIllegalFieldIsNamedAndNothingIsMade) {
   for (const Case& c : cases) {
     SessionDraft draft = Draft("a");
     c.spoil(draft);
-    const absl::Status status = registry.Create(draft).status();
+    const absl::Status status = Create(registry, draft).status();
     ASSERT_THAT(status, Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField)) << c.field;
     EXPECT_EQ(GetErrorDetails(status)->metadata.at("field"), c.field);
   }
@@ -86,7 +87,7 @@ TEST(SessionRegistry, TheLargestCountOfBatchesIsTakenAndLeavesRoomToCountOn) {
   SessionRegistry registry({});
   SessionDraft draft = Draft("a");
   draft.num_batches_tracked = int64_t{1} << 62;
-  ASSERT_TRUE(registry.Create(draft).ok());
+  ASSERT_TRUE(Create(registry, draft).ok());
   EXPECT_EQ((*registry.Find("a"))->Snapshot()->num_batches_tracked, int64_t{1} << 62);
 }
 
@@ -99,27 +100,27 @@ TEST(SessionRegistry, TheSizeOfAStateNeverWrapsRound) {
 
 TEST(SessionRegistry, LimitsAreNamedAndDeletingMakesRoom) {
   SessionRegistry registry({.max_sessions = 2, .max_state_bytes = 2 * StateSizeBytes(2) + 10, .max_num_features = 100});
-  ASSERT_TRUE(registry.Create(Draft("a")).ok());
-  const absl::Status too_wide = registry.Create(Draft("b", 3)).status();
+  ASSERT_TRUE(Create(registry, Draft("a")).ok());
+  const absl::Status too_wide = Create(registry, Draft("b", 3)).status();
   EXPECT_THAT(too_wide, Fails(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached));
   EXPECT_EQ(GetErrorDetails(too_wide)->metadata.at("limit"), "max_state_bytes");
-  ASSERT_TRUE(registry.Create(Draft("b")).ok());
-  const absl::Status too_many = registry.Create(Draft("c", 1)).status();
+  ASSERT_TRUE(Create(registry, Draft("b")).ok());
+  const absl::Status too_many = Create(registry, Draft("c", 1)).status();
   EXPECT_THAT(too_many, Fails(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached));
   EXPECT_EQ(GetErrorDetails(too_many)->metadata.at("limit"), "max_sessions");
-  EXPECT_THAT(registry.Clone("a", {}, "c").status(),
+  EXPECT_THAT(Clone(registry, "a", {}, "c").status(),
               Fails(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached));
-  ASSERT_TRUE(registry.Delete("a", {}).ok());
+  ASSERT_TRUE(Delete(registry, "a", {}).ok());
   EXPECT_EQ(registry.GetUsage().state_bytes, StateSizeBytes(2));
-  EXPECT_TRUE(registry.Create(Draft("c")).ok());
+  EXPECT_TRUE(Create(registry, Draft("c")).ok());
 }
 
 TEST(SessionRegistry, ATakenNameIsRefusedAndTheSessionStays) {
   SessionRegistry registry({});
-  const auto first = registry.Create(Draft("a"));
-  EXPECT_THAT(registry.Create(Draft("a", 5)).status(),
+  const auto first = Create(registry, Draft("a"));
+  EXPECT_THAT(Create(registry, Draft("a", 5)).status(),
               Fails(absl::StatusCode::kAlreadyExists, ErrorReason::kSessionExists));
-  EXPECT_THAT(registry.Clone("a", {}, "a").status(),
+  EXPECT_THAT(Clone(registry, "a", {}, "a").status(),
               Fails(absl::StatusCode::kAlreadyExists, ErrorReason::kSessionExists));
   EXPECT_EQ((*registry.Find("a"))->uid(), first->uid);
 }
@@ -127,7 +128,7 @@ TEST(SessionRegistry, ATakenNameIsRefusedAndTheSessionStays) {
 TEST(SessionRegistry, ListsWholeSegmentsInOrderPageByPage) {
   SessionRegistry registry({});
   for (const char* name : {"b", "a/2", "a", "a-b", "a/1", "a/10", "ab/1", "a/2/x", "a.c"}) {
-    ASSERT_TRUE(registry.Create(Draft(name)).ok());
+    ASSERT_TRUE(Create(registry, Draft(name)).ok());
   }
   EXPECT_EQ(Names(*registry.List("", 0, "")),
             std::vector<std::string>({"a", "a-b", "a.c", "a/1", "a/10", "a/2", "a/2/x", "ab/1", "b"}));
@@ -150,15 +151,15 @@ TEST(SessionRegistry, ListsWholeSegmentsInOrderPageByPage) {
 
 TEST(SessionRegistry, AListingGoesOnAfterASessionThatWasDeleted) {
   SessionRegistry registry({});
-  for (const char* name : {"m/1", "m/2", "m/3"}) ASSERT_TRUE(registry.Create(Draft(name)).ok());
+  for (const char* name : {"m/1", "m/2", "m/3"}) ASSERT_TRUE(Create(registry, Draft(name)).ok());
   const auto first = registry.List("m", 1, "");
-  ASSERT_TRUE(registry.Delete("m/1", {}).ok());
+  ASSERT_TRUE(Delete(registry, "m/1", {}).ok());
   EXPECT_EQ(Names(*registry.List("m", 5, first->next_page_token)), std::vector<std::string>({"m/2", "m/3"}));
 }
 
 TEST(SessionRegistry, ATokenOfAnotherPrefixAndAPageSizeOutOfRangeAreRefused) {
   SessionRegistry registry({});
-  for (const char* name : {"m/1", "m/2", "n/1"}) ASSERT_TRUE(registry.Create(Draft(name)).ok());
+  for (const char* name : {"m/1", "m/2", "n/1"}) ASSERT_TRUE(Create(registry, Draft(name)).ok());
   const std::string token = registry.List("m", 1, "")->next_page_token;
   for (const absl::Status& status : {registry.List("n", 1, token).status(), registry.List("m", -1, "").status(),
                                      registry.List("m", 1001, "").status(), registry.List("m//", 1, "").status()}) {
@@ -170,30 +171,30 @@ TEST(SessionRegistry, ARepeatedCreateGivesTheFirstSessionAlsoWithoutAName) {
   SessionRegistry registry({});
   SessionDraft draft = Draft("");
   draft.request_id = "id";
-  const auto first = registry.Create(draft), second = registry.Create(draft);
+  const auto first = Create(registry, draft), second = Create(registry, draft);
   ASSERT_TRUE(first.ok());
   ASSERT_TRUE(second.ok());
   EXPECT_EQ(first->uid, second->uid);
   EXPECT_EQ(first->name, second->name);
   EXPECT_EQ(registry.GetUsage().num_sessions, 1);
   draft.config.num_features = 3;
-  EXPECT_THAT(registry.Create(draft).status(),
+  EXPECT_THAT(Create(registry, draft).status(),
               Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kRequestIdReused));
 }
 
 TEST(SessionRegistry, ARepeatedCloneOrDeleteGivesTheFirstAnswer) {
   SessionRegistry registry({});
-  ASSERT_TRUE(registry.Create(Draft("a")).ok());
+  ASSERT_TRUE(Create(registry, Draft("a")).ok());
   const ChangeGuard clone_guard{.request_id = "clone"}, delete_guard{.request_id = "delete"};
-  const auto first_clone = registry.Clone("a", clone_guard, ""), second_clone = registry.Clone("a", clone_guard, "");
+  const auto first_clone = Clone(registry, "a", clone_guard, ""), second_clone = Clone(registry, "a", clone_guard, "");
   EXPECT_EQ(first_clone->uid, second_clone->uid);
   EXPECT_EQ(registry.GetUsage().num_sessions, 2);
-  const auto first = registry.Delete("a", delete_guard), second = registry.Delete("a", delete_guard);
+  const auto first = Delete(registry, "a", delete_guard), second = Delete(registry, "a", delete_guard);
   ASSERT_TRUE(second.ok());
   EXPECT_EQ(first->uid, second->uid);
   // The repeat does not delete a later session of the same name.
-  ASSERT_TRUE(registry.Create(Draft("a")).ok());
-  ASSERT_TRUE(registry.Delete("a", delete_guard).ok());
+  ASSERT_TRUE(Create(registry, Draft("a")).ok());
+  ASSERT_TRUE(Delete(registry, "a", delete_guard).ok());
   EXPECT_TRUE(registry.Find("a").ok());
 }
 
@@ -202,9 +203,9 @@ TEST(SessionRegistry, ACloneHasTheSameStateGenerationZeroAndAnotherUid) {
   SessionDraft draft = Draft("a");
   draft.statistics = NormalizationStatistics{.mean = {0.1, 1e-300}, .variance = {3, 4}};
   draft.num_batches_tracked = 9;
-  ASSERT_TRUE(registry.Create(draft).ok());
-  ASSERT_TRUE((*registry.Find("a"))->SetMode({}, Mode::kEval).ok());
-  const auto clone = registry.Clone("a", {.expected_generation = 1}, "b");
+  ASSERT_TRUE(Create(registry, draft).ok());
+  ASSERT_TRUE(SetMode(**registry.Find("a"), {}, Mode::kEval).ok());
+  const auto clone = Clone(registry, "a", {.expected_generation = 1}, "b");
   ASSERT_TRUE(clone.ok());
   const auto source = (*registry.Find("a"))->Snapshot(), copy = (*registry.Find("b"))->Snapshot();
   EXPECT_EQ(copy->generation, 0);
@@ -217,17 +218,17 @@ TEST(SessionRegistry, ACloneHasTheSameStateGenerationZeroAndAnotherUid) {
 
 TEST(SessionRegistry, GuardsDecideCloneAndDelete) {
   SessionRegistry registry({});
-  const auto made = registry.Create(Draft("a"));
+  const auto made = Create(registry, Draft("a"));
   const ChangeGuard wrong_generation{.expected_generation = 1}, wrong_uid{.expected_uid = "no"};
-  EXPECT_THAT(registry.Clone("a", wrong_generation, "b").status(),
+  EXPECT_THAT(Clone(registry, "a", wrong_generation, "b").status(),
               Fails(absl::StatusCode::kAborted, ErrorReason::kGenerationMismatch));
-  EXPECT_THAT(registry.Clone("a", wrong_uid, "b").status(),
+  EXPECT_THAT(Clone(registry, "a", wrong_uid, "b").status(),
               Fails(absl::StatusCode::kAborted, ErrorReason::kUidMismatch));
-  EXPECT_THAT(registry.Delete("a", wrong_generation).status(),
+  EXPECT_THAT(Delete(registry, "a", wrong_generation).status(),
               Fails(absl::StatusCode::kAborted, ErrorReason::kGenerationMismatch));
-  EXPECT_THAT(registry.Delete("a", wrong_uid).status(), Fails(absl::StatusCode::kAborted, ErrorReason::kUidMismatch));
-  EXPECT_TRUE(registry.Delete("a", {.expected_generation = 0, .expected_uid = made->uid}).ok());
-  EXPECT_THAT(registry.Delete("a", {}).status(), Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
+  EXPECT_THAT(Delete(registry, "a", wrong_uid).status(), Fails(absl::StatusCode::kAborted, ErrorReason::kUidMismatch));
+  EXPECT_TRUE(Delete(registry, "a", {.expected_generation = 0, .expected_uid = made->uid}).ok());
+  EXPECT_THAT(Delete(registry, "a", {}).status(), Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
 }
 
 }  // namespace

@@ -69,6 +69,8 @@ absl::Status SqliteStore::Connect() {
   if (status.ok()) {
     owned_ = true;
   } else {
+    // What a journal holds stays there, unless it is the file that is at fault.
+    if (write_connection_ != nullptr && (IsDiskTrouble(status) || IsSyncFailure(status))) KeepLog();
     Disconnect();
   }
   auto connection = status.ok() ? file_.OpenAnother() : file_.OpenQuietly();
@@ -83,6 +85,7 @@ absl::Status SqliteStore::Connect() {
 }
 
 absl::Status SqliteStore::ConnectWriter() {
+  if (const absl::Status status = file_.RenewLog(); !status.ok()) return status;
   auto opened = file_.OpenToWrite();
   if (!opened.ok()) return opened.status();
   write_connection_ = *std::move(opened);
@@ -109,6 +112,10 @@ absl::Status SqliteStore::ConnectWriter() {
   if (!connection.ok()) return connection.status();
   checkpointer_ = std::make_unique<WalCheckpointer>(*std::move(connection), options_.checkpoint_bytes, sync_failure_);
   return absl::OkStatus();
+}
+
+void SqliteStore::KeepLog() {
+  sqlite3_db_config(write_connection_->get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
 }
 
 void SqliteStore::Disconnect() {
@@ -239,13 +246,12 @@ void SqliteStore::ShutDown() {
     unreadable_ = ClosedStatus(file_.path());
   }
   if (write_connection_ != nullptr) {
+    // After a failed sync the file must not be touched: what the journal holds is for the next start to judge.
     const bool sound = sync_failure_.status().ok();
-    // Else what the log holds is for the next start to judge.
-    if (sound) {
-      sqlite3_wal_checkpoint_v2(write_connection_->get(), "main", SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
-    } else {
-      sqlite3_db_config(write_connection_->get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
-    }
+    const int code = !sound ? SQLITE_ERROR
+                            : sqlite3_wal_checkpoint_v2(write_connection_->get(), "main", SQLITE_CHECKPOINT_TRUNCATE,
+                                                        nullptr, nullptr);
+    if (code != SQLITE_OK) KeepLog();
   }
   Disconnect();
   lock_ = nullptr;

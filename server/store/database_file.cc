@@ -16,6 +16,9 @@
 namespace normserve {
 namespace {
 
+// SQLite's Unix VFS writes less than 128 KiB in one call.
+constexpr sqlite3_int64 kPieceBytes = 64 << 10;
+
 absl::Status Refusal(absl::StatusCode code, absl::string_view path, absl::string_view why) {
   return MakeError(code, ErrorReason::kStoreRefused, absl::StrCat(path, ": ", why));
 }
@@ -69,8 +72,9 @@ absl::StatusOr<std::unique_ptr<SqliteConnection>> DatabaseFile::OpenQuietly() co
     if (!connection.ok()) return connection.status();
     SqliteConnection& opened = **connection;
     // A log with something in it stays as it is when the connection closes; an empty one goes again.
-    if (HasFile(absl::StrCat(path_, "-wal")))
+    if (HasFile(absl::StrCat(path_, "-wal"))) {
       sqlite3_db_config(opened.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+    }
     sqlite3_busy_timeout(opened.get(), 200);
     if (const int code = opened.Execute(mode); code != SQLITE_OK) return opened.Error(code);
     status = ReadSchemaVersion(opened).status();
@@ -92,7 +96,7 @@ absl::Status DatabaseFile::RenewLog() const {
   if (code == SQLITE_OK) code = file->pMethods->xFileSize(file, &size_bytes);
   std::string piece;
   for (sqlite3_int64 at = 0; code == SQLITE_OK && at < size_bytes; at += piece.size()) {
-    piece.resize(std::min<sqlite3_int64>(size_bytes - at, 1 << 20));
+    piece.resize(std::min<sqlite3_int64>(size_bytes - at, kPieceBytes));
     code = file->pMethods->xRead(file, piece.data(), piece.size(), at);
     if (code == SQLITE_OK) code = file->pMethods->xWrite(file, piece.data(), piece.size(), at);
   }

@@ -69,8 +69,6 @@ absl::Status SqliteStore::Connect() {
   if (status.ok()) {
     owned_ = true;
   } else {
-    // What a journal holds stays there, unless it is the file that is at fault.
-    if (write_connection_ != nullptr && (IsDiskTrouble(status) || IsSyncFailure(status))) KeepLog();
     Disconnect();
   }
   auto connection = status.ok() ? file_.OpenAnother() : file_.OpenQuietly();
@@ -112,10 +110,6 @@ absl::Status SqliteStore::ConnectWriter() {
   if (!connection.ok()) return connection.status();
   checkpointer_ = std::make_unique<WalCheckpointer>(*std::move(connection), options_.checkpoint_bytes, sync_failure_);
   return absl::OkStatus();
-}
-
-void SqliteStore::KeepLog() {
-  sqlite3_db_config(write_connection_->get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
 }
 
 void SqliteStore::Disconnect() {
@@ -251,7 +245,9 @@ void SqliteStore::ShutDown() {
     const int code = !sound ? SQLITE_ERROR
                             : sqlite3_wal_checkpoint_v2(write_connection_->get(), "main", SQLITE_CHECKPOINT_TRUNCATE,
                                                         nullptr, nullptr);
-    if (code != SQLITE_OK) KeepLog();
+    if (code != SQLITE_OK) {
+      sqlite3_db_config(write_connection_->get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+    }
   }
   Disconnect();
   lock_ = nullptr;

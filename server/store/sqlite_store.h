@@ -66,8 +66,6 @@ class SqliteStore final : public StateStore {
   absl::Status Connect() ABSL_LOCKS_EXCLUDED(read_mu_);
   absl::Status ConnectWriter();
   void Disconnect();
-  // Closing the connection leaves the journal as it is.
-  void KeepLog();
   // The reader or why there is none.
   absl::StatusOr<RowReader*> Reader() ABSL_EXCLUSIVE_LOCKS_REQUIRED(read_mu_);
   int64_t EpochsToCome() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(read_mu_);

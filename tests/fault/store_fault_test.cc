@@ -239,6 +239,50 @@ TEST_F(StoreFaultTest, AfterAFailedSyncNothingIsWrittenUntilARestart) {
   EXPECT_TRUE(Put(**store, Change("a", 2, sequence + 1), Durability::kFlush).ok());
 }
 
+// What a failed sync lost may be what makes a torn write good again.
+TEST_F(StoreFaultTest, AfterAFailedSyncNotAByteIsWrittenNotEvenByClose) {
+  FaultDisk killed;
+  FaultDisk closed;
+  {
+    FaultVfs vfs;
+    auto store = Open(vfs);
+    ASSERT_TRUE(store.ok()) << store.status();
+    ASSERT_TRUE(Put(**store, Creation("a"), Durability::kFlush).ok());
+    ASSERT_TRUE(Put(**store, Change("a", 1, 2)).ok());
+    killed = vfs.AfterKill();
+    store->reset();
+    closed = vfs.AfterKill();
+    store = Open(vfs);
+    ASSERT_TRUE(store.ok()) << store.status();
+    vfs.Inject(FaultKind::kSyncError, vfs.calls(FaultKind::kSyncError) + 1, false);
+    ASSERT_TRUE(Put(**store, Change("a", 2, 3)).ok());
+    ASSERT_FALSE(Put(**store, Change("a", 2, 4), Durability::kFlush).ok());
+    const int64_t writes = vfs.calls(FaultKind::kFull);
+    store->reset();
+    EXPECT_EQ(vfs.calls(FaultKind::kFull), writes);
+  }
+  // The same for each sync of a start.
+  for (const FaultDisk* disk : {&killed, &closed}) {
+    int num_failed = 0;
+    for (bool failed = true; failed; num_failed += failed) {
+      FaultVfs vfs(disk->AfterKill());
+      vfs.Inject(FaultKind::kSyncError, num_failed + 1, false);
+      int64_t writes = 0;
+      int syncs = 0;
+      vfs.OnSync([&] {
+        if (++syncs == num_failed + 1) writes = vfs.calls(FaultKind::kFull);
+      });
+      const auto store = Open(vfs);
+      failed = !store.ok();
+      if (failed) {
+        EXPECT_EQ(vfs.calls(FaultKind::kFull), writes) << num_failed;
+      }
+      vfs.OnSync(nullptr);
+    }
+    EXPECT_GT(num_failed, 0);
+  }
+}
+
 TEST_F(StoreFaultTest, AFailedSyncOfACheckpointAlsoStopsWrites) {
   FaultVfs vfs;
   auto store = Open(vfs);

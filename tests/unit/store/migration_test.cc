@@ -122,7 +122,8 @@ TEST_F(MigrationTest, HundredsOfRestartsLoseNothing) {
       SessionWrite change = Change(uid, start + 1, ++sequence);
       change.current = {{VectorKind::kShadow, sequence, Pattern(absl::StrCat(uid, sequence), 3000 + (start + 1) % 7)}};
       change.request = StoredRequest{sequence % 5, sequence, absl::StrCat("r", sequence), "answer"};
-      ASSERT_TRUE(Put(*store, change, start % 2 == 0 ? Durability::kCommit : Durability::kFlush).ok());
+      const absl::Status status = Put(*store, change, start % 2 == 0 ? Durability::kCommit : Durability::kFlush);
+      ASSERT_TRUE(status.ok()) << status;
     }
     if (start % 3 == 0) continue;  // closed in order
     // Killed: the files as they are now are what the next start finds.

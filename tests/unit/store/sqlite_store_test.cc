@@ -313,14 +313,20 @@ TEST_F(SqliteStoreTest, CloseFinishesWhatIsQueuedAndRefusesWhatComesLater) {
   EXPECT_EQ((*other)->ListSessions()->size(), 20u);
 }
 
-TEST_F(SqliteStoreTest, WhatAKilledServerLeftIsServed) {
-  ASSERT_TRUE(Put(*store_, Creation("a")).ok());
+TEST_F(SqliteStoreTest, WhatAKilledServerLeftIsServedAndWritten) {
+  // Its journal has some MB.
+  SessionWrite creation = Creation("a");
+  creation.current = {{VectorKind::kRunning, 1, Pattern("r", 3 << 20)}};
+  ASSERT_TRUE(Put(*store_, creation).ok());
   ScratchDirectory copy;
   for (const char* name : {"normserve.db", "normserve.db-wal", "normserve.lock"})
     copy.Write(name, directory_.Read(name));
+  ASSERT_GT(copy.Read("normserve.db-wal").size(), 3u << 20);
   auto other = SqliteStore::Open({.directory = copy.path()});
   ASSERT_TRUE(other.ok()) << other.status();
-  EXPECT_EQ((*other)->ListSessions()->size(), 1u);
+  EXPECT_EQ((*other)->Load("a")->current[0].data, Pattern("r", 3 << 20));
+  const absl::Status status = Put(**other, Change("a", 2, 2), Durability::kFlush);
+  EXPECT_TRUE(status.ok()) << status;
   EXPECT_THAT(copy.Read("normserve.lock"), HasSubstr(absl::StrCat(getpid())));
 }
 

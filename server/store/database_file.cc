@@ -4,7 +4,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +15,9 @@
 
 namespace normserve {
 namespace {
+
+// SQLite's Unix VFS writes less than 128 KiB in one call.
+constexpr sqlite3_int64 kPieceBytes = 64 << 10;
 
 absl::Status Refusal(absl::StatusCode code, absl::string_view path, absl::string_view why) {
   return MakeError(code, ErrorReason::kStoreRefused, absl::StrCat(path, ": ", why));
@@ -52,10 +57,10 @@ absl::Status PrepareDirectory(const std::string& directory) {
 DatabaseFile::DatabaseFile(const std::string& directory, const std::string& vfs)
     : path_(absl::StrCat(directory, "/normserve.db")), vfs_(vfs) {}
 
-bool DatabaseFile::Exists() const {
+bool DatabaseFile::HasFile(const std::string& path) const {
   sqlite3_vfs* vfs = sqlite3_vfs_find(vfs_.empty() ? nullptr : vfs_.c_str());
   int exists = 0;
-  return vfs == nullptr || vfs->xAccess(vfs, path_.c_str(), SQLITE_ACCESS_EXISTS, &exists) != SQLITE_OK || exists != 0;
+  return vfs == nullptr || vfs->xAccess(vfs, path.c_str(), SQLITE_ACCESS_EXISTS, &exists) != SQLITE_OK || exists != 0;
 }
 
 absl::StatusOr<std::unique_ptr<SqliteConnection>> DatabaseFile::OpenQuietly() const {
@@ -67,9 +72,9 @@ absl::StatusOr<std::unique_ptr<SqliteConnection>> DatabaseFile::OpenQuietly() co
     if (!connection.ok()) return connection.status();
     SqliteConnection& opened = **connection;
     // A log with something in it stays as it is when the connection closes; an empty one goes again.
-    struct stat log = {};
-    const bool has_log = stat(absl::StrCat(path_, "-wal").c_str(), &log) == 0 && log.st_size > 0;
-    if (has_log) sqlite3_db_config(opened.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+    if (HasFile(absl::StrCat(path_, "-wal"))) {
+      sqlite3_db_config(opened.get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+    }
     sqlite3_busy_timeout(opened.get(), 200);
     if (const int code = opened.Execute(mode); code != SQLITE_OK) return opened.Error(code);
     status = ReadSchemaVersion(opened).status();
@@ -77,6 +82,27 @@ absl::StatusOr<std::unique_ptr<SqliteConnection>> DatabaseFile::OpenQuietly() co
     if ((SqliteCodeOf(status) & 0xff) != SQLITE_BUSY) break;
   }
   return status;
+}
+
+absl::Status DatabaseFile::RenewLog() const {
+  const std::string path = absl::StrCat(path_, "-wal");
+  if (!HasFile(path)) return absl::OkStatus();
+  sqlite3_vfs* vfs = sqlite3_vfs_find(vfs_.empty() ? nullptr : vfs_.c_str());
+  const std::unique_ptr<std::max_align_t[]> memory(
+      new std::max_align_t[vfs->szOsFile / sizeof(std::max_align_t) + 1]());
+  auto* file = reinterpret_cast<sqlite3_file*>(memory.get());
+  int code = vfs->xOpen(vfs, path.c_str(), file, SQLITE_OPEN_READWRITE | SQLITE_OPEN_WAL, nullptr);
+  sqlite3_int64 size_bytes = 0;
+  if (code == SQLITE_OK) code = file->pMethods->xFileSize(file, &size_bytes);
+  std::string piece;
+  for (sqlite3_int64 at = 0; code == SQLITE_OK && at < size_bytes; at += piece.size()) {
+    piece.resize(std::min<sqlite3_int64>(size_bytes - at, kPieceBytes));
+    code = file->pMethods->xRead(file, piece.data(), piece.size(), at);
+    if (code == SQLITE_OK) code = file->pMethods->xWrite(file, piece.data(), piece.size(), at);
+  }
+  if (code == SQLITE_OK) code = file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
+  if (file->pMethods != nullptr) file->pMethods->xClose(file);
+  return code == SQLITE_OK ? absl::OkStatus() : SqliteError(path, code, "");
 }
 
 absl::StatusOr<std::unique_ptr<SqliteConnection>> DatabaseFile::OpenToWrite() const {

@@ -20,12 +20,16 @@ class DatabaseFile {
   // `vfs` empty is SQLite's default one.
   DatabaseFile(const std::string& directory, const std::string& vfs);
 
-  // False for an empty file too.
-  bool Exists() const;
+  // False for an empty file too; true if nobody can tell.
+  bool Exists() const { return HasFile(path_); }
 
   // A connection that reads, of a file that exists: it makes no other file, leaves a journal as it is, and needs no
   // space on the disk. While it is open, no other connection of this process can be. Errors: as ReadSchemaVersion.
   absl::StatusOr<std::unique_ptr<SqliteConnection>> OpenQuietly() const;
+
+  // Writes a journal that was left behind once more, as it is, and syncs it. A sync that failed before may have left
+  // bytes that can be read but are not on the disk, and that no later sync writes; what follows would stand on them.
+  absl::Status RenewLog() const;
 
   // A connection that writes. Makes the file, and brings it to this server's schema version.
   absl::StatusOr<std::unique_ptr<SqliteConnection>> OpenToWrite() const;
@@ -36,6 +40,8 @@ class DatabaseFile {
   const std::string& path() const { return path_; }
 
  private:
+  bool HasFile(const std::string& path) const;
+
   const std::string path_;
   const std::string vfs_;
 };

@@ -6,15 +6,18 @@
 namespace normserve {
 namespace {
 
-enum Sql { kListSessions, kListServerRequests, kFind, kCurrent, kKept, kRequests, kSqlCount };
+enum Sql { kListSessions, kListServerRequests, kFind, kCurrent, kKept, kRequests, kSnapshots, kSqlCount };
 
 constexpr const char* kSql[] = {
-    "SELECT name, uid, epoch, sequence, record FROM sessions ORDER BY name",
+    "SELECT name, uid, epoch, sequence, record, id,"
+    " (SELECT count(*) FROM snapshots WHERE session = id) FROM sessions ORDER BY name",
     "SELECT slot, sequence, request_id, record FROM server_requests ORDER BY sequence",
-    "SELECT name, uid, epoch, sequence, record, id FROM sessions WHERE uid = ?",
+    "SELECT name, uid, epoch, sequence, record, id,"
+    " (SELECT count(*) FROM snapshots WHERE session = id) FROM sessions WHERE uid = ?",
     "SELECT kind, version, data FROM current_vectors WHERE session = ? ORDER BY kind",
     "SELECT kind, version, data FROM kept_vectors WHERE session = ? ORDER BY kind, version",
     "SELECT slot, sequence, request_id, record FROM requests WHERE session = ? ORDER BY sequence",
+    "SELECT name, record FROM snapshots WHERE session = ? ORDER BY name",
 };
 static_assert(std::size(kSql) == kSqlCount);
 
@@ -23,7 +26,8 @@ StoredHead HeadOf(const SqliteStatement::Run& run) {
           .uid = run.BytesAt(1),
           .epoch = run.IntegerAt(2),
           .sequence = run.IntegerAt(3),
-          .record = run.BytesAt(4)};
+          .record = run.BytesAt(4),
+          .num_snapshots = run.IntegerAt(6)};
 }
 
 }  // namespace
@@ -82,6 +86,7 @@ absl::StatusOr<StoredSession> RowReader::LoadRows(absl::string_view uid) {
     SqliteStatement::Run run(at(kRequests));
     status = LoadRequests(run.Integer(id), session.requests);
   }
+  if (status.ok()) status = LoadSnapshots(id, session.snapshots);
   if (!status.ok()) return status;
   return session;
 }
@@ -105,6 +110,14 @@ absl::Status RowReader::LoadRequests(SqliteStatement::Run& run, std::vector<Stor
                         .request_id = run.BytesAt(2),
                         .record = run.BytesAt(3)});
   }
+  return code == SQLITE_DONE ? absl::OkStatus() : connection_->Error(code);
+}
+
+absl::Status RowReader::LoadSnapshots(int64_t session, std::vector<StoredSnapshot>& snapshots) {
+  SqliteStatement::Run run(at(kSnapshots));
+  run.Integer(session);
+  int code = SQLITE_ROW;
+  while ((code = run.Step()) == SQLITE_ROW) snapshots.push_back({.name = run.BytesAt(0), .record = run.BytesAt(1)});
   return code == SQLITE_DONE ? absl::OkStatus() : connection_->Error(code);
 }
 

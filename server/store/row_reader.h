@@ -29,6 +29,7 @@ class RowReader {
   absl::StatusOr<StoredSession> LoadRows(absl::string_view uid);
   absl::Status LoadVectors(int sql, int64_t session, std::vector<StoredVector>& vectors);
   absl::Status LoadRequests(SqliteStatement::Run& run, std::vector<StoredRequest>& requests);
+  absl::Status LoadSnapshots(int64_t session, std::vector<StoredSnapshot>& snapshots);
   SqliteStatement& at(int sql) { return statements_[sql]; }
 
   std::unique_ptr<SqliteConnection> connection_;

@@ -24,9 +24,12 @@ enum Sql {
   kDropKept,
   kPutRequest,
   kPutServerRequest,
+  kAddSnapshot,
+  kDropSnapshot,
   kDeleteCurrentOf,
   kDeleteKeptOf,
   kDeleteRequestsOf,
+  kDeleteSnapshotsOf,
   kSqlCount
 };
 
@@ -53,9 +56,12 @@ constexpr const char* kSql[] = {
     "INSERT INTO server_requests(slot, sequence, request_id, record) VALUES(?, ?, ?, ?)"
     " ON CONFLICT(slot) DO UPDATE SET sequence = excluded.sequence, request_id = excluded.request_id,"
     " record = excluded.record",
+    "INSERT INTO snapshots(session, name, record) VALUES(?, ?, ?)",
+    "DELETE FROM snapshots WHERE session = ? AND name = ?",
     "DELETE FROM current_vectors WHERE session = ?",
     "DELETE FROM kept_vectors WHERE session = ?",
     "DELETE FROM requests WHERE session = ?",
+    "DELETE FROM snapshots WHERE session = ?",
 };
 static_assert(std::size(kSql) == kSqlCount);
 
@@ -101,11 +107,7 @@ absl::Status RowWriter::ClaimSessions() {
   return Commit();
 }
 
-absl::Status RowWriter::Error(int code) {
-  const absl::Status error = connection_.Error(code);
-  // A damaged page is a reason to refuse a write, not one to say that what it would change is lost.
-  return absl::IsDataLoss(error) ? Refused(error.message()) : error;
-}
+absl::Status RowWriter::Error(int code) { return connection_.Error(code); }
 
 void RowWriter::Rollback() {
   // Some errors end the transaction by themselves.
@@ -135,7 +137,8 @@ absl::Status RowWriter::Apply(const StoreWrite& write) {
   // Full disk and the like concern all that the transaction holds.
   const bool alone = Execute(kRollbackTo) == SQLITE_OK && Execute(kRelease) == SQLITE_OK;
   if (!alone) Rollback();
-  return status;
+  // A damaged page is a reason to refuse a write, not one to say that what it would change is lost.
+  return absl::IsDataLoss(status) ? Refused(status.message()) : status;
 }
 
 absl::Status RowWriter::ApplySession(const SessionWrite& write) {
@@ -194,7 +197,7 @@ absl::Status RowWriter::WhyNotChanged(const SessionWrite& write) {
 
 int RowWriter::DeleteRows(int64_t session) {
   int code = SQLITE_OK;
-  for (const int sql : {kDeleteCurrentOf, kDeleteKeptOf, kDeleteRequestsOf}) {
+  for (const int sql : {kDeleteCurrentOf, kDeleteKeptOf, kDeleteRequestsOf, kDeleteSnapshotsOf}) {
     if (code == SQLITE_OK) code = SqliteStatement::Run(at(sql)).Integer(session).Finish();
   }
   return code;
@@ -218,6 +221,14 @@ int RowWriter::ApplyRows(int64_t session, const SessionWrite& write) {
     code = run.Integer(session).Integer(static_cast<int64_t>(kind)).Integer(version).Finish();
   }
   if (code == SQLITE_OK && write.request.has_value()) code = PutRequest(session, *write.request);
+  if (code == SQLITE_OK && !write.deleted_snapshot.empty()) {
+    SqliteStatement::Run run(at(kDropSnapshot));
+    code = run.Integer(session).Text(write.deleted_snapshot).Finish();
+  }
+  if (code == SQLITE_OK && write.snapshot.has_value()) {
+    SqliteStatement::Run run(at(kAddSnapshot));
+    code = run.Integer(session).Text(write.snapshot->name).Blob(write.snapshot->record).Finish();
+  }
   return code;
 }
 

@@ -10,7 +10,7 @@ namespace {
 
 // Step i makes version i + 1 of version i. A step that was ever released is never changed.
 // README.md says what the columns mean.
-constexpr std::array<const char*, 1> kSteps = {
+constexpr std::array<const char*, 2> kSteps = {
     R"sql(
 CREATE TABLE sessions(
   id INTEGER PRIMARY KEY,
@@ -47,6 +47,14 @@ CREATE TABLE server_requests(
   sequence INTEGER NOT NULL,
   request_id TEXT NOT NULL,
   record BLOB NOT NULL
+) STRICT;
+)sql",
+    R"sql(
+CREATE TABLE snapshots(
+  session INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  record BLOB NOT NULL,
+  PRIMARY KEY(session, name)
 ) STRICT;
 )sql",
 };

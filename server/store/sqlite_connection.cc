@@ -14,9 +14,8 @@ constexpr int kBusyTimeoutMs = 3000;
 // Of an error's metadata.
 constexpr char kCodeKey[] = "sqlite_code";
 
-}  // namespace
-
-absl::string_view SqliteAdvice(int code) {
+// What to do, by result code.
+absl::string_view Advice(int code) {
   switch (code & 0xff) {
     case SQLITE_FULL:
       return "free space on its disk";
@@ -40,11 +39,18 @@ absl::string_view SqliteAdvice(int code) {
   }
 }
 
-std::string DescribeSqliteError(absl::string_view file, int code, absl::string_view detail) {
+}  // namespace
+
+absl::Status SqliteError(absl::string_view file, int code, absl::string_view detail) {
   const absl::string_view words = sqlite3_errstr(code);
   std::string message = absl::StrCat(file, ": ", words);
   if (!detail.empty() && detail != words) absl::StrAppend(&message, ": ", detail);
-  return absl::StrCat(message, " (SQLite error ", code, "): ", SqliteAdvice(code));
+  absl::StrAppend(&message, " (SQLite error ", code, "): ", Advice(code));
+  const int primary = code & 0xff;
+  const bool lost = primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB;
+  return MakeError(lost ? absl::StatusCode::kDataLoss : absl::StatusCode::kUnavailable,
+                   lost ? ErrorReason::kStoredDataLost : ErrorReason::kStoreRefused, message,
+                   {{kCodeKey, absl::StrCat(code)}});
 }
 
 int SqliteCodeOf(const absl::Status& status) {
@@ -88,12 +94,7 @@ absl::StatusOr<int64_t> SqliteConnection::QueryInteger(const std::string& sql) {
 absl::Status SqliteConnection::Error(int code) const {
   // The connection's own words only where they are about this error.
   const bool same = connection_ != nullptr && sqlite3_extended_errcode(connection_) == code;
-  const std::string message = DescribeSqliteError(file_, code, same ? sqlite3_errmsg(connection_) : "");
-  const int primary = code & 0xff;
-  const bool lost = primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB;
-  return MakeError(lost ? absl::StatusCode::kDataLoss : absl::StatusCode::kUnavailable,
-                   lost ? ErrorReason::kStoredDataLost : ErrorReason::kStoreRefused, message,
-                   {{kCodeKey, absl::StrCat(code)}});
+  return SqliteError(file_, code, same ? sqlite3_errmsg(connection_) : "");
 }
 
 absl::StatusOr<SqliteStatement> SqliteStatement::Prepare(SqliteConnection& connection, const char* sql) {

@@ -12,13 +12,11 @@
 
 namespace normserve {
 
-// What to do about a failed call of SQLite, by its result code: "free space on its disk" and so on.
-absl::string_view SqliteAdvice(int code);
+// `code` as a status: "FILE: what SQLite says: detail (SQLite error 13): what to do". DATA_LOSS (STORED_DATA_LOST) for
+// a damaged file, else UNAVAILABLE (STORE_REFUSED).
+absl::Status SqliteError(absl::string_view file, int code, absl::string_view detail);
 
-// "FILE: what SQLite says (SQLite error 13, extended 13): what to do".
-std::string DescribeSqliteError(absl::string_view file, int code, absl::string_view detail);
-
-// The result code of a status that SqliteConnection::Error made; SQLITE_OK if another made it.
+// The result code of a status that SqliteError made; SQLITE_OK if another made it.
 int SqliteCodeOf(const absl::Status& status);
 
 // True for the error of a failed sync, after which nobody knows what is on the disk.
@@ -39,8 +37,7 @@ class SqliteConnection {
   int Execute(const std::string& sql);
   // The first column of the first row of `sql`.
   absl::StatusOr<int64_t> QueryInteger(const std::string& sql);
-  // `code` as a status with its file, SQLite's words and what to do. DATA_LOSS (STORED_DATA_LOST) for a damaged file,
-  // else UNAVAILABLE (STORE_REFUSED).
+  // SqliteError with this connection's own words.
   absl::Status Error(int code) const;
   absl::Status Check(int code) const { return code == SQLITE_OK ? absl::OkStatus() : Error(code); }
 

@@ -83,6 +83,7 @@ absl::Status SqliteStore::Connect() {
 }
 
 absl::Status SqliteStore::ConnectWriter() {
+  if (const absl::Status status = file_.RenewLog(); !status.ok()) return status;
   auto opened = file_.OpenToWrite();
   if (!opened.ok()) return opened.status();
   write_connection_ = *std::move(opened);
@@ -239,11 +240,12 @@ void SqliteStore::ShutDown() {
     unreadable_ = ClosedStatus(file_.path());
   }
   if (write_connection_ != nullptr) {
+    // After a failed sync the file must not be touched: what the journal holds is for the next start to judge.
     const bool sound = sync_failure_.status().ok();
-    // Else what the log holds is for the next start to judge.
-    if (sound) {
-      sqlite3_wal_checkpoint_v2(write_connection_->get(), "main", SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr);
-    } else {
+    const int code = !sound ? SQLITE_ERROR
+                            : sqlite3_wal_checkpoint_v2(write_connection_->get(), "main", SQLITE_CHECKPOINT_TRUNCATE,
+                                                        nullptr, nullptr);
+    if (code != SQLITE_OK) {
       sqlite3_db_config(write_connection_->get(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
     }
   }

@@ -93,9 +93,10 @@ struct StoreWrite {
 // Who opens a store takes ownership of its sessions: every session gets a higher epoch, and a write with an older one,
 // from an owner before, is refused. Thread-safe.
 //
-// Errors of reading: DATA_LOSS: the rows cannot be read; the message names the file and what to do. Errors of writing:
-// UNAVAILABLE (STORE_REFUSED): nothing of the write was stored, as far as is known; reads go on, later writes are tried
-// again. FAILED_PRECONDITION (NOT_OWNER): the epoch is old.
+// Errors of reading: DATA_LOSS (STORED_DATA_LOST): the rows are damaged; UNAVAILABLE (STORE_REFUSED): they cannot be
+// read now; the message names the file and what to do. Errors of writing: UNAVAILABLE (STORE_REFUSED): nothing of the
+// write was stored, as far as is known; reads go on, later writes are tried again. FAILED_PRECONDITION (NOT_OWNER): the
+// epoch is old.
 class StateStore {
  public:
   virtual ~StateStore() = default;

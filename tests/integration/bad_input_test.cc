@@ -171,10 +171,18 @@ TEST_F(BadInputTest, SessionsThatCannotBeAreRefused) {
       {"config.epsilon", [](auto& r) { r.mutable_config()->set_epsilon(-1); }},
       {"config.momentum", [](auto& r) { r.mutable_config()->set_momentum(kInfinity); }},
       {"config.momentum", [](auto& r) { r.mutable_config()->set_momentum(kNaN); }},
-      // durability, which a later version of the contract has.
-      {"SessionConfig.10",
+      // idle_timeout, which a later version of the contract has.
+      {"SessionConfig.12",
        [](auto& r) {
-         r.mutable_config()->GetReflection()->MutableUnknownFields(r.mutable_config())->AddVarint(10, 0);
+         r.mutable_config()->GetReflection()->MutableUnknownFields(r.mutable_config())->AddLengthDelimited(12, "");
+       }},
+      {"config.durability", [](auto& r) { r.mutable_config()->set_durability(static_cast<v1::Durability>(4)); }},
+      {"config.labels", [](auto& r) { (*r.mutable_config()->mutable_labels())[""] = "v"; }},
+      {"config.labels", [](auto& r) { (*r.mutable_config()->mutable_labels())["k\n"] = "v"; }},
+      {"config.labels", [](auto& r) { (*r.mutable_config()->mutable_labels())["k"] = std::string(256, 'v'); }},
+      {"config.labels",
+       [](auto& r) {
+         for (int i = 0; i < 65; ++i) (*r.mutable_config()->mutable_labels())[std::to_string(i)] = "v";
        }},
       {"name", [](auto& r) { r.set_name("a b"); }},
       {"name", [](auto& r) { r.set_name("a/"); }},

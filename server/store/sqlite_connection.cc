@@ -16,6 +16,8 @@ constexpr char kCodeKey[] = "sqlite_code";
 
 // What to do, by result code.
 absl::string_view Advice(int code) {
+  // No space for the journal's index.
+  if (code == SQLITE_IOERR_SHMSIZE) return "free space on its disk";
   switch (code & 0xff) {
     case SQLITE_FULL:
       return "free space on its disk";

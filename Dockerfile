@@ -26,15 +26,18 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends $(cat /usr/share/normserve/packages) \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
     && useradd --system --uid 10001 --no-create-home --home-dir /var/cache/normserve normserve \
-    && install -d -o normserve -g normserve /var/cache/normserve
+    && install -d -o normserve -g normserve /var/cache/normserve \
+    && install -d -m 700 -o normserve -g normserve /var/lib/normserve
 COPY --from=build /stage/usr/bin /usr/bin
 # By number, so that an orchestrator can tell it is not root.
 USER 10001
-# Compiled shaders are kept here; the folder may be a volume, or missing with a read-only root.
+# Sessions are kept in the data directory: give it a named volume. Compiled shaders are kept in the cache; the folder may be a volume, or missing with a read-only root.
 ENV NORMSERVE_LISTEN=0.0.0.0:8001 \
+    NORMSERVE_DATA_DIR=/var/lib/normserve \
     MESA_SHADER_CACHE_DIR=/var/cache/normserve \
     NVIDIA_DRIVER_CAPABILITIES=compute,graphics,utility
 EXPOSE 8001
+VOLUME /var/lib/normserve
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["normctl", "health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["normserve-server"]

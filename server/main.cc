@@ -150,8 +150,10 @@ absl::Status LoadSessions(const ServerOptions& options, SessionRegistry& registr
   const auto report = registry.Load();
   if (!report.ok()) return report.status();
   for (const std::string& name : report->damaged) {
-    spdlog::error("session \"{}\" in {} is damaged: calls for it answer DATA_LOSS; bring the directory back from a copy, "
-                  "or delete the session", name, options.data_dir);
+    spdlog::error(
+        "session \"{}\" in {} is damaged: calls for it answer DATA_LOSS; bring the directory back from a copy, "
+        "or delete the session",
+        name, options.data_dir);
   }
   if (!options.data_dir.empty()) {
     spdlog::info("{} sessions in {}, listed in {}", report->num_sessions, options.data_dir,

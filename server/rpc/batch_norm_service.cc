@@ -22,15 +22,15 @@ absl::StatusOr<std::shared_ptr<Session>> BatchNormServiceImpl::FindToChange(cons
 }
 
 Reactor* BatchNormServiceImpl::CreateSession(Context* context, const grpc::ByteBuffer* request_bytes,
-                                   grpc::ByteBuffer* reply_bytes) {
+                                             grpc::ByteBuffer* reply_bytes) {
   return AnswerChange<v1::CreateSessionRequest, v1::Session>(
       context, "CreateSession", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
         auto draft = ReadDraft(request);
         if (!draft.ok()) return std::move(done)(draft.status());
         registry_.Create(*std::move(draft), WriteAndEnd(std::move(done), [&reply](const SessionDescription& created) {
-                           WriteDescription(created, reply);
-                         }));
+          WriteDescription(created, reply);
+        }));
       });
 }
 
@@ -66,7 +66,7 @@ Reactor* BatchNormServiceImpl::ListSessions(Context* context, const grpc::ByteBu
 }
 
 Reactor* BatchNormServiceImpl::DeleteSession(Context* context, const grpc::ByteBuffer* request_bytes,
-                                   grpc::ByteBuffer* reply_bytes) {
+                                             grpc::ByteBuffer* reply_bytes) {
   return AnswerChange<v1::DeleteSessionRequest, v1::DeleteSessionReply>(
       context, "DeleteSession", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
@@ -81,19 +81,18 @@ Reactor* BatchNormServiceImpl::DeleteSession(Context* context, const grpc::ByteB
 }
 
 Reactor* BatchNormServiceImpl::CloneSession(Context* context, const grpc::ByteBuffer* request_bytes,
-                                   grpc::ByteBuffer* reply_bytes) {
+                                            grpc::ByteBuffer* reply_bytes) {
   return AnswerChange<v1::CloneSessionRequest, v1::Session>(
       context, "CloneSession", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
         registry_.Clone(request.name(), ReadGuard(request), request.clone_name(),
-                        WriteAndEnd(std::move(done), [&reply](const SessionDescription& clone) {
-                          WriteDescription(clone, reply);
-                        }));
+                        WriteAndEnd(std::move(done),
+                                    [&reply](const SessionDescription& clone) { WriteDescription(clone, reply); }));
       });
 }
 
 Reactor* BatchNormServiceImpl::SetMode(Context* context, const grpc::ByteBuffer* request_bytes,
-                                   grpc::ByteBuffer* reply_bytes) {
+                                       grpc::ByteBuffer* reply_bytes) {
   return AnswerChange<v1::SetModeRequest, v1::SetModeReply>(
       context, "SetMode", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
@@ -113,7 +112,7 @@ Reactor* BatchNormServiceImpl::SetMode(Context* context, const grpc::ByteBuffer*
 }
 
 Reactor* BatchNormServiceImpl::SetParameters(Context* context, const grpc::ByteBuffer* request_bytes,
-                                   grpc::ByteBuffer* reply_bytes) {
+                                             grpc::ByteBuffer* reply_bytes) {
   return AnswerChange<v1::SetParametersRequest, v1::Session>(
       context, "SetParameters", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
@@ -129,7 +128,7 @@ Reactor* BatchNormServiceImpl::SetParameters(Context* context, const grpc::ByteB
 }
 
 Reactor* BatchNormServiceImpl::SnapshotState(Context* context, const grpc::ByteBuffer* request_bytes,
-                                   grpc::ByteBuffer* reply_bytes) {
+                                             grpc::ByteBuffer* reply_bytes) {
   return AnswerChange<v1::SnapshotStateRequest, v1::SnapshotStateReply>(
       context, "SnapshotState", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
@@ -143,7 +142,7 @@ Reactor* BatchNormServiceImpl::SnapshotState(Context* context, const grpc::ByteB
 }
 
 Reactor* BatchNormServiceImpl::RestoreState(Context* context, const grpc::ByteBuffer* request_bytes,
-                                   grpc::ByteBuffer* reply_bytes) {
+                                            grpc::ByteBuffer* reply_bytes) {
   return AnswerChange<v1::RestoreStateRequest, v1::RestoreStateReply>(
       context, "RestoreState", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
@@ -157,7 +156,7 @@ Reactor* BatchNormServiceImpl::RestoreState(Context* context, const grpc::ByteBu
 }
 
 Reactor* BatchNormServiceImpl::ListSnapshots(Context* context, const grpc::ByteBuffer* request_bytes,
-                                   grpc::ByteBuffer* reply_bytes) {
+                                             grpc::ByteBuffer* reply_bytes) {
   v1::ListSnapshotsRequest request;
   v1::ListSnapshotsReply reply;
   return AnswerMessage(context, "ListSnapshots", *gate_, *request_bytes, request, reply, *reply_bytes,
@@ -169,7 +168,7 @@ Reactor* BatchNormServiceImpl::ListSnapshots(Context* context, const grpc::ByteB
 }
 
 Reactor* BatchNormServiceImpl::DeleteSnapshot(Context* context, const grpc::ByteBuffer* request_bytes,
-                                   grpc::ByteBuffer* reply_bytes) {
+                                              grpc::ByteBuffer* reply_bytes) {
   return AnswerChange<v1::DeleteSnapshotRequest, v1::DeleteSnapshotReply>(
       context, "DeleteSnapshot", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {

@@ -46,9 +46,9 @@ grpc::ServerUnaryReactor* AnswerChange(grpc::CallbackServerContext* context, abs
     Reply reply;
   };
   auto messages = std::make_shared<Messages>();
-  return AnswerMessageLater(
-      context, method, gate, request_bytes, messages->request, messages->reply, reply_bytes, messages,
-      [&](MessageDone done) { work(messages->request, messages->reply, std::move(done)); });
+  return AnswerMessageLater(context, method, gate, request_bytes, messages->request, messages->reply, reply_bytes,
+                            messages,
+                            [&](MessageDone done) { work(messages->request, messages->reply, std::move(done)); });
 }
 
 // Takes the domain's answer: writes it into the reply with `write`, then ends the call.

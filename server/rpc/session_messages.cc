@@ -120,8 +120,7 @@ void WriteSnapshot(const SnapshotDescription& description, v1::Snapshot& message
 absl::Status WriteSnapshots(const Session& session, const v1::ListSnapshotsRequest& request,
                             v1::ListSnapshotsReply& reply) {
   if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
-    return FieldError("page_size",
-                      absl::StrCat("page_size is ", request.page_size(), ": send 0 up to ", kMaxPageSize));
+    return FieldError("page_size", absl::StrCat("page_size is ", request.page_size(), ": send 0 up to ", kMaxPageSize));
   }
   const int page_size = request.page_size() == 0 ? kDefaultPageSize : request.page_size();
   const auto snapshots = session.Observe().snapshots;

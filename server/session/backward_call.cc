@@ -96,8 +96,7 @@ absl::Status UseResent(const BackwardRequest& request, const std::string& name, 
   return absl::OkStatus();
 }
 
-absl::StatusOr<Prepared> Prepare(SessionRegistry& registry, SavedForwardCache& cache,
-                                 const BackwardRequest& request) {
+absl::StatusOr<Prepared> Prepare(SessionRegistry& registry, SavedForwardCache& cache, const BackwardRequest& request) {
   if (absl::Status status = CheckGuardFields(request.guard); !status.ok()) return status;
   const auto found = registry.Find(request.name);
   if (!found.ok()) return found.status();

@@ -25,8 +25,8 @@ bool FitsFloat(double value) { return std::abs(value) <= std::numeric_limits<flo
 
 }  // namespace
 
-void ForwardCall::Start(SessionRegistry& registry, Engine& engine, ForwardRequest request,
-                        IsCancelled is_cancelled, ForwardReplied replied) {
+void ForwardCall::Start(SessionRegistry& registry, Engine& engine, ForwardRequest request, IsCancelled is_cancelled,
+                        ForwardReplied replied) {
   if (absl::Status status = CheckGuardFields(request.guard); !status.ok()) return std::move(replied)(status);
   auto session = registry.Find(request.name);
   if (!session.ok()) return std::move(replied)(session.status());

@@ -38,7 +38,7 @@ struct ForwardReply {
   NormalizedWith normalized_with = NormalizedWith::kBatch;
   Update update = Update::kNone;
   Durability durability = Durability::kNone;  // of `generation`
-  std::optional<Moments> batch_moments;  // if they were asked for
+  std::optional<Moments> batch_moments;       // if they were asked for
   // What Backward needs to know, if return_saved_forward or return_normalization asked for it; `input` only with the
   // former. Nothing for an empty batch.
   std::optional<SavedForward> saved;

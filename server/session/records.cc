@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <cstring>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -121,7 +122,8 @@ class RecordReader {
   }
   size_t Length(size_t element_bytes) {
     const int64_t length = Int();
-    if (length >= 0 && static_cast<uint64_t>(length) <= rest_.size() / element_bytes) return static_cast<size_t>(length);
+    if (length >= 0 && static_cast<uint64_t>(length) <= rest_.size() / element_bytes)
+      return static_cast<size_t>(length);
     Spoil("a length in it is wrong");
     return 0;
   }
@@ -380,6 +382,19 @@ absl::StatusOr<RememberedRequest> ReadRequest(absl::string_view what, absl::stri
   request.fingerprint.high = static_cast<uint64_t>(from.Int());
   request.answer = ReadAnswer(from.Int(), from);
   return Finished(std::move(request), from, what);
+}
+
+absl::Status ReadRequests(absl::string_view what, const std::vector<StoredRequest>& rows,
+                          absl::FunctionRef<void(const std::string& request_id, RememberedRequest request)> take) {
+  std::unordered_map<std::string, int64_t> newest;
+  for (const StoredRequest& row : rows) newest[row.request_id] = row.sequence;
+  for (const StoredRequest& row : rows) {
+    if (row.sequence != newest[row.request_id]) continue;
+    auto request = ReadRequest(what, row.record);
+    if (!request.ok()) return request.status();
+    take(row.request_id, *std::move(request));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace normserve

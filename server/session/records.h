@@ -1,12 +1,15 @@
 // The bytes that a store keeps: sessions, vectors, answers and snapshots, written and read bit for bit.
 //
-// A record is a version byte, its fields in order, and the XXH3-64 of all before. Numbers are little-endian: integers of 8
-// bytes, IEEE 754 floats and doubles; a text or a vector begins with its length. A new version is read beside the old ones.
+// A record is a version byte, its fields in order, and the XXH3-64 of all before. Numbers are little-endian: integers
+// of 8 bytes, IEEE 754 floats and doubles; a text or a vector begins with its length. A new version is read beside the
+// old ones.
 #pragma once
 
 #include <string>
 #include <variant>
+#include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/batch_norm.h"
@@ -45,5 +48,10 @@ absl::StatusOr<NormalizationStatistics> ReadStatistics(absl::string_view what, a
 absl::StatusOr<Moments> ReadMoments(absl::string_view what, absl::string_view record);
 absl::StatusOr<StateSnapshot> ReadSnapshot(absl::string_view what, absl::string_view record);
 absl::StatusOr<RememberedRequest> ReadRequest(absl::string_view what, absl::string_view record);
+
+// Hands the rows of a ring to `take`, oldest first; of rows with the same id the newest alone: a write that was refused
+// leaves in its slot what was there before.
+absl::Status ReadRequests(absl::string_view what, const std::vector<StoredRequest>& rows,
+                          absl::FunctionRef<void(const std::string& request_id, RememberedRequest request)> take);
 
 }  // namespace normserve

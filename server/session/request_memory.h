@@ -53,8 +53,8 @@ struct Deletion {
 
 using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription>;
 
-// The answer as the kind that the method gives, whatever the kind. The fingerprint holds the method, so another kind is a
-// collision: refused all the same.
+// The answer as the kind that the method gives, whatever the kind. The fingerprint holds the method, so another kind is
+// a collision: refused all the same.
 template <typename Kind>
 absl::StatusOr<Kind> AnswerAs(absl::StatusOr<Answer> answer, absl::string_view request_id) {
   if (!answer.ok()) return answer.status();

@@ -205,9 +205,8 @@ void Session::TakeSnapshot(const ChangeGuard& guard, std::string name, Answered<
         const StateSnapshot snapshot{.state = newest.state, .create_time = absl::Now()};
         auto snapshots = std::make_shared<Snapshots>(*newest.snapshots);
         snapshots->emplace(name, snapshot);
-        return SessionChange{.snapshots = std::move(snapshots),
-                             .answer = session.Describe(name, snapshot),
-                             .taken_bytes = size_bytes};
+        return SessionChange{
+            .snapshots = std::move(snapshots), .answer = session.Describe(name, snapshot), .taken_bytes = size_bytes};
       },
       std::move(answered));
 }
@@ -256,7 +255,8 @@ void Session::DeleteSnapshot(const ChangeGuard& guard, std::string name, Answere
 void Session::Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered) {
   Make<Deletion>(
       guard, Fingerprint{},
-      [journal = journal_, remember = std::move(remember)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
+      [journal = journal_,
+       remember = std::move(remember)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
         const SessionIdentity& identity = journal->identity();
         if (newest.is_deleted) return SessionNotFound(identity.name);
         const int64_t size_bytes = StateSizeBytes(newest.state->config.num_features);

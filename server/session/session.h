@@ -99,7 +99,8 @@ class Session {
   void DeleteSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered);
 
   // Marks the session deleted: nothing is folded any more. Errors as SetMode. To remember the request is the registry's
-  // part: the guard has no id here, and what `remember` makes of the answer (nothing, if it is empty) is stored with it.
+  // part: the guard has no id here, and what `remember` makes of the answer (nothing, if it is empty) is stored with
+  // it.
   using Remember = std::function<StoredRequest(const Deletion&)>;
   void Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered);
 

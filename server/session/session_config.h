@@ -54,7 +54,8 @@ struct SessionConfig {
 SessionConfig ConventionDefaults(Convention convention);
 
 // INVALID_ARGUMENT, naming the field, unless 1 <= num_features <= max_num_features, epsilon is finite and not negative,
-// labels are legal and momentum is finite (kZeroDebiased: above 0 and at most 1). Allocates nothing that grows with num_features.
+// labels are legal and momentum is finite (kZeroDebiased: above 0 and at most 1). Allocates nothing that grows with
+// num_features.
 absl::Status CheckConfig(const SessionConfig& config, int64_t max_num_features);
 
 // INVALID_ARGUMENT, naming `field`, unless there are at most 64, with keys of 1 to 63 and values of up to 255 bytes of

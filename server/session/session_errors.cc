@@ -18,10 +18,11 @@ absl::Status SessionExists(absl::string_view field, absl::string_view name) {
 }
 
 absl::Status LineageChanged(absl::string_view name, bool is_deleted) {
-  return MakeError(absl::StatusCode::kAborted, ErrorReason::kLineageChanged,
-                   absl::StrCat("session \"", name, "\" ", is_deleted ? "was deleted" : "got other parameters or statistics",
-                                " while the call ran; nothing was folded: send it again"),
-                   {{"session", std::string(name)}});
+  return MakeError(
+      absl::StatusCode::kAborted, ErrorReason::kLineageChanged,
+      absl::StrCat("session \"", name, "\" ", is_deleted ? "was deleted" : "got other parameters or statistics",
+                   " while the call ran; nothing was folded: send it again"),
+      {{"session", std::string(name)}});
 }
 
 absl::Status RequestIdReused(absl::string_view request_id) {
@@ -62,10 +63,10 @@ absl::Status DurabilityUnavailable(absl::string_view durability) {
 }
 
 absl::Status SnapshotNotFound(absl::string_view session, absl::string_view snapshot) {
-  return MakeError(absl::StatusCode::kNotFound, ErrorReason::kSnapshotNotFound,
-                   absl::StrCat("session \"", session, "\" has no snapshot \"", snapshot,
-                                "\": ListSnapshots tells which there are"),
-                   {{"session", std::string(session)}, {"snapshot", std::string(snapshot)}});
+  return MakeError(
+      absl::StatusCode::kNotFound, ErrorReason::kSnapshotNotFound,
+      absl::StrCat("session \"", session, "\" has no snapshot \"", snapshot, "\": ListSnapshots tells which there are"),
+      {{"session", std::string(session)}, {"snapshot", std::string(snapshot)}});
 }
 
 absl::Status SnapshotExists(absl::string_view session, absl::string_view snapshot) {

@@ -38,7 +38,8 @@ absl::Status SnapshotNotFound(absl::string_view session, absl::string_view snaps
 // ALREADY_EXISTS (SNAPSHOT_EXISTS).
 absl::Status SnapshotExists(absl::string_view session, absl::string_view snapshot);
 
-// RESOURCE_EXHAUSTED (LIMIT_REACHED): `used_bytes` of `max_bytes` of state are in use, and `needed_bytes` more are asked.
+// RESOURCE_EXHAUSTED (LIMIT_REACHED): `used_bytes` of `max_bytes` of state are in use, and `needed_bytes` more are
+// asked.
 absl::Status StateBytesReached(int64_t max_bytes, int64_t used_bytes, int64_t needed_bytes);
 
 // DATA_LOSS (STORED_DATA_LOST): what is stored of `what` is damaged, as `detail` says.

@@ -131,20 +131,20 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(const St
                          std::move(surroundings), stored.head.epoch, stored.head.sequence));
 
   absl::MutexLock lock(&journal->mutex_);
-  for (const StoredRequest& row : stored.requests) {
-    auto request = ReadRequest(what, row.record);
-    if (!request.ok()) return request.status();
-    if (auto* forward = std::get_if<ForwardAnswer>(&request->answer)) FillIn(vectors, *forward);
-    journal->memory_.Remember(row.request_id, request->fingerprint, std::move(request->answer));
-    journal->num_remembered_ = row.sequence + 1;
-  }
+  const auto remember = [&](const std::string& request_id, RememberedRequest request)
+                            ABSL_EXCLUSIVE_LOCKS_REQUIRED(journal->mutex_) {
+                              if (auto* forward = std::get_if<ForwardAnswer>(&request.answer))
+                                FillIn(vectors, *forward);
+                              journal->memory_.Remember(request_id, request.fingerprint, std::move(request.answer));
+                            };
+  if (absl::Status status = ReadRequests(what, stored.requests, remember); !status.ok()) return status;
+  if (!stored.requests.empty()) journal->num_remembered_ = stored.requests.back().sequence + 1;
   journal->memory_.TakeReleased();  // the rule below finds them too
   for (const StoredVector& vector : stored.kept) {
     journal->kept_.emplace(vector.kind, vector.version);
-    const void* const of_version =
-        vector.kind == VectorKind::kParameters
-            ? static_cast<const void*>(OfVersion(vectors.parameters, vector.version).get())
-            : static_cast<const void*>(OfVersion(vectors.running, vector.version).get());
+    const void* const of_version = vector.kind == VectorKind::kParameters
+                                       ? static_cast<const void*>(OfVersion(vectors.parameters, vector.version).get())
+                                       : static_cast<const void*>(OfVersion(vectors.running, vector.version).get());
     if (!journal->memory_.Keeps(of_version)) journal->released_.emplace_back(vector.kind, vector.version);
   }
   return journal;
@@ -158,8 +158,8 @@ SessionWrite SessionJournal::FirstWrite() const {
                      .epoch = epoch_,
                      .sequence = 0,
                      .head = WriteHead({.state = *content.state, .create_time = identity_.create_time})};
-  write.current.push_back({VectorKind::kParameters, content.state->parameters_version,
-                           WriteParameters(*content.state->parameters)});
+  write.current.push_back(
+      {VectorKind::kParameters, content.state->parameters_version, WriteParameters(*content.state->parameters)});
   if (content.state->running != nullptr) {
     write.current.push_back(
         {VectorKind::kRunning, content.state->running_version, WriteStatistics(*content.state->running)});
@@ -225,12 +225,12 @@ void SessionJournal::Change(ChangeGuard guard, Fingerprint fingerprint, Make mak
       }
     }
     if (known.has_value() && depends_on == nullptr) {
-      callbacks.push_back([made = std::move(made), known = *std::move(known)]() mutable {
-        std::move(made)(std::move(known));
-      });
+      callbacks.push_back(
+          [made = std::move(made), known = *std::move(known)]() mutable { std::move(made)(std::move(known)); });
     } else if (known.has_value()) {
       depends_on->waiters.push_back([self = shared_from_this(), guard = std::move(guard), fingerprint,
-                                     make = std::move(make), made = std::move(made), known = *std::move(known)](bool is_visible) mutable {
+                                     make = std::move(make), made = std::move(made),
+                                     known = *std::move(known)](bool is_visible) mutable {
         if (is_visible) return std::move(made)(std::move(known));
         self->Change(std::move(guard), fingerprint, std::move(make), std::move(made));
       });
@@ -239,7 +239,8 @@ void SessionJournal::Change(ChangeGuard guard, Fingerprint fingerprint, Make mak
   for (auto& callback : callbacks) std::move(callback)();
 }
 
-void SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change, Made& made) {
+void SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change,
+                            Made& made) {
   const SessionContent before = Newest();
   const int64_t sequence = sequence_ + 1;
   Pending pending{.content = before,

@@ -1,5 +1,5 @@
-// The order of a session's changes: each is made of the newest content, at most once, and shown once it is as durable as
-// the session asks.
+// The order of a session's changes: each is made of the newest content, at most once, and shown once it is as durable
+// as the session asks.
 #pragma once
 
 #include <deque>
@@ -50,10 +50,10 @@ struct SessionChange {
   int64_t freed_bytes = 0;
 };
 
-// Changes are made one after the other under a short lock and queued for the store. Until it has stored one, nobody sees
-// it: Visible is the newest content that is durable, a repeat of the request waits, and so does an error that only holds
-// if the change is stored. Where the store refuses one, it and all made of it are dropped, their requests fail, and the
-// next is made of the visible content. Without a store (or with Durability::kNone) a change is visible at once.
+// Changes are made one after the other under a short lock and queued for the store. Until it has stored one, nobody
+// sees it: Visible is the newest content that is durable, a repeat of the request waits, and so does an error that only
+// holds if the change is stored. Where the store refuses one, it and all made of it are dropped, their requests fail,
+// and the next is made of the visible content. Without a store (or with Durability::kNone) a change is visible at once.
 //
 // Thread-safe. Held by shared_ptr: the store's callbacks keep it alive.
 class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
@@ -144,7 +144,7 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   int64_t chain_ ABSL_GUARDED_BY(mutex_) = 0;     // counts what was dropped: later word of it is ignored
   int64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;  // of the newest change made
   int64_t num_remembered_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::set<std::pair<VectorKind, int64_t>> kept_ ABSL_GUARDED_BY(mutex_);      // in the store, beside the current ones
+  std::set<std::pair<VectorKind, int64_t>> kept_ ABSL_GUARDED_BY(mutex_);  // in the store, beside the current ones
   std::vector<std::pair<VectorKind, int64_t>> released_ ABSL_GUARDED_BY(mutex_);  // to be dropped with the next write
 
   // Held to copy or replace a few pointers.

@@ -111,10 +111,8 @@ bool HasLabels(const SessionConfig& config, const Labels& labels) {
 
 StoredRequest ToStore(int64_t sequence, const std::string& request_id, int64_t num_slots,
                       const RememberedRequest& request) {
-  return StoredRequest{.slot = sequence % num_slots,
-                       .sequence = sequence,
-                       .request_id = request_id,
-                       .record = WriteRequest(request)};
+  return StoredRequest{
+      .slot = sequence % num_slots, .sequence = sequence, .request_id = request_id, .record = WriteRequest(request)};
 }
 
 }  // namespace
@@ -150,12 +148,10 @@ absl::StatusOr<LoadReport> SessionRegistry::Load() {
     entry.stored = std::make_shared<const StoredHead>(std::move(stored));
     sessions_.emplace(name, std::move(entry));
   }
-  for (const StoredRequest& row : *requests) {
-    auto request = ReadRequest("the server's requests", row.record);
-    if (!request.ok()) return request.status();
-    memory_.Remember(row.request_id, request->fingerprint, std::move(request->answer));
-    num_requests_ = row.sequence + 1;
-  }
+  const auto remember = [this](const std::string& request_id, RememberedRequest request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(
+                            mutex_) { memory_.Remember(request_id, request.fingerprint, std::move(request.answer)); };
+  if (absl::Status status = ReadRequests("the server's requests", *requests, remember); !status.ok()) return status;
+  if (!requests->empty()) num_requests_ = requests->back().sequence + 1;
   report.num_sessions = static_cast<int64_t>(sessions_.size());
   return report;
 }
@@ -214,10 +210,9 @@ void SessionRegistry::Open(Opening opening, Answered<SessionDescription> answere
     const auto taken = sessions_.find(opening.name);
     if (known.pending == nullptr && taken != sessions_.end()) known.pending = taken->second.pending;
     if (known.pending != nullptr) {
-      known.pending->waiters.push_back(
-          [this, opening = std::move(opening), answered = std::move(answered)]() mutable {
-            Open(std::move(opening), std::move(answered));
-          });
+      known.pending->waiters.push_back([this, opening = std::move(opening), answered = std::move(answered)]() mutable {
+        Open(std::move(opening), std::move(answered));
+      });
       return;
     }
     const int64_t state_bytes = StateSizeBytes(opening.first->config.num_features);
@@ -236,7 +231,8 @@ void SessionRegistry::Open(Opening opening, Answered<SessionDescription> answere
       if (!opening.request_id.empty()) {
         pending_requests_[opening.request_id] = pending;
         const Answer answer = session->Describe(session->Observe());
-        write.server_request = ToStore(num_requests_++, opening.request_id, kRememberedRequests, {opening.fingerprint, answer});
+        write.server_request =
+            ToStore(num_requests_++, opening.request_id, kRememberedRequests, {opening.fingerprint, answer});
       }
       sessions_[opening.name] = Entry{.session = session, .pending = std::move(pending)};
     }
@@ -456,16 +452,13 @@ void SessionRegistry::DeleteDamaged(const StoredHead& head, int64_t generation, 
                                     Answered<Deletion> answered) {
   const Deletion deletion{.uid = head.uid, .generation = generation};
   StoreWrite write;
-  write.sessions.push_back({.kind = SessionWrite::Kind::kDelete,
-                            .uid = head.uid,
-                            .epoch = head.epoch,
-                            .sequence = head.sequence + 1});
+  write.sessions.push_back(
+      {.kind = SessionWrite::Kind::kDelete, .uid = head.uid, .epoch = head.epoch, .sequence = head.sequence + 1});
   if (remember) write.server_request = remember(deletion);
-  surroundings_.store->Write(std::move(write),
-                             [deletion, answered = std::move(answered)](absl::Status stored) mutable {
-                               if (!stored.ok()) return std::move(answered)(stored);
-                               std::move(answered)(deletion);
-                             });
+  surroundings_.store->Write(std::move(write), [deletion, answered = std::move(answered)](absl::Status stored) mutable {
+    if (!stored.ok()) return std::move(answered)(stored);
+    std::move(answered)(deletion);
+  });
 }
 
 void SessionRegistry::FinishDeletion(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,

@@ -26,9 +26,9 @@ struct SessionLimits {
 
 // A session to be opened.
 struct SessionDraft {
-  std::string name;        // empty: one is made
-  std::string request_id;  // empty: not protected
-  SessionConfig config;    // its durability is set from the one below
+  std::string name;                      // empty: one is made
+  std::string request_id;                // empty: not protected
+  SessionConfig config;                  // its durability is set from the one below
   std::optional<Durability> durability;  // unset: the registry's default
   Mode mode = Mode::kTrain;
   AffineParameters parameters;                        // an empty vector means 1 (weight) or 0 (bias)
@@ -49,8 +49,8 @@ struct LoadReport {
   std::vector<std::string> damaged;  // names of those whose record cannot be read: calls for them answer DATA_LOSS
 };
 
-// With a store, sessions stay in it until a call needs them. A call that opens or deletes calls its last argument once, as
-// Session's changes do; what it opens is found once it is stored.
+// With a store, sessions stay in it until a call needs them. A call that opens or deletes calls its last argument once,
+// as Session's changes do; what it opens is found once it is stored.
 //
 // Thread-safe. A session that was deleted lives on in the requests that hold it.
 class SessionRegistry {
@@ -75,12 +75,13 @@ class SessionRegistry {
   // (LIMIT_REACHED): too many sessions or bytes. FAILED_PRECONDITION (DURABILITY_UNAVAILABLE). And what the store says.
   void Create(SessionDraft draft, Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // NOT_FOUND (SESSION_NOT_FOUND); INVALID_ARGUMENT: the name is not legal; DATA_LOSS (STORED_DATA_LOST). The first call
-  // for a session in the store reads it from there.
+  // NOT_FOUND (SESSION_NOT_FOUND); INVALID_ARGUMENT: the name is not legal; DATA_LOSS (STORED_DATA_LOST). The first
+  // call for a session in the store reads it from there.
   absl::StatusOr<std::shared_ptr<Session>> Find(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Sessions whose name is `prefix` or lies below it ("resnet50" and "resnet50/" are the same prefix) and that have all
-  // of `labels`, in the order of their bytes. `page_size` 0: 100. INVALID_ARGUMENT: prefix, page_size, page_token, labels.
+  // of `labels`, in the order of their bytes. `page_size` 0: 100. INVALID_ARGUMENT: prefix, page_size, page_token,
+  // labels.
   absl::StatusOr<SessionPage> List(absl::string_view prefix, int64_t page_size, absl::string_view page_token,
                                    const Labels& labels = {}) const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -89,8 +90,8 @@ class SessionRegistry {
   void Clone(absl::string_view name, const ChangeGuard& guard, std::string clone_name,
              Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Forgets a session, one that cannot be read any more too. Errors as Find but DATA_LOSS; ABORTED: it is not what `guard`
-  // expects; and what the store says.
+  // Forgets a session, one that cannot be read any more too. Errors as Find but DATA_LOSS; ABORTED: it is not what
+  // `guard` expects; and what the store says.
   void Delete(absl::string_view name, const ChangeGuard& guard, Answered<Deletion> answered)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -108,10 +109,10 @@ class SessionRegistry {
   };
 
   struct Entry {
-    std::shared_ptr<Session> session;             // null: it is in the store
-    std::shared_ptr<Pending> pending;             // set: it is being opened, and not found yet
-    std::shared_ptr<const StoredHead> stored;     // where session is null: what the store holds of it,
-    SessionDescription description;               // and what that says
+    std::shared_ptr<Session> session;          // null: it is in the store
+    std::shared_ptr<Pending> pending;          // set: it is being opened, and not found yet
+    std::shared_ptr<const StoredHead> stored;  // where session is null: what the store holds of it,
+    SessionDescription description;            // and what that says
   };
 
   // A session on its way to be opened.
@@ -137,7 +138,8 @@ class SessionRegistry {
                      Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
   void DeleteFound(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
                    int64_t request_sequence, Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);
-  void DeleteDamaged(const StoredHead& head, int64_t generation, Session::Remember remember, Answered<Deletion> answered);
+  void DeleteDamaged(const StoredHead& head, int64_t generation, Session::Remember remember,
+                     Answered<Deletion> answered);
   void FinishDeletion(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
                       absl::StatusOr<Deletion> deletion, Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<Session>> LoadSession(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);

@@ -45,9 +45,8 @@ inline absl::StatusOr<SessionDescription> SetMode(Session& session, const Change
 
 inline absl::StatusOr<SessionDescription> SetParameters(Session& session, const ChangeGuard& guard,
                                                         std::vector<float> weight, std::vector<float> bias) {
-  return AnswerOf<SessionDescription>([&](auto answered) {
-    session.SetParameters(guard, std::move(weight), std::move(bias), std::move(answered));
-  });
+  return AnswerOf<SessionDescription>(
+      [&](auto answered) { session.SetParameters(guard, std::move(weight), std::move(bias), std::move(answered)); });
 }
 
 inline absl::StatusOr<SnapshotDescription> TakeSnapshot(Session& session, const ChangeGuard& guard, std::string name) {
@@ -69,9 +68,8 @@ inline absl::StatusOr<SnapshotDescription> DeleteSnapshot(Session& session, cons
 
 inline absl::StatusOr<ForwardAnswer> CommitForward(Session& session, const ChangeGuard& guard,
                                                    const Fingerprint& fingerprint, ForwardCommit commit) {
-  return AnswerOf<ForwardAnswer>([&](auto answered) {
-    session.CommitForward(guard, fingerprint, std::move(commit), std::move(answered));
-  });
+  return AnswerOf<ForwardAnswer>(
+      [&](auto answered) { session.CommitForward(guard, fingerprint, std::move(commit), std::move(answered)); });
 }
 
 }  // namespace normserve

@@ -87,8 +87,7 @@ class StoredSessionTest : public testing::Test {
   }
 
   std::shared_ptr<Session> Open(const std::string& name, Durability durability = Durability::kCommit) {
-    EXPECT_TRUE(
-        Create(*registry_, {.name = name, .config = {.num_features = 2}, .durability = durability}).ok());
+    EXPECT_TRUE(Create(*registry_, {.name = name, .config = {.num_features = 2}, .durability = durability}).ok());
     return Get(name);
   }
 
@@ -101,11 +100,9 @@ class StoredSessionTest : public testing::Test {
   static absl::StatusOr<ForwardAnswer> Train(Session& session, double seed, const std::string& request_id = "",
                                              NormalizedWith with = NormalizedWith::kBatch,
                                              Update update = Update::kRunning) {
-    return CommitForward(session, {.request_id = request_id}, kPayload,
-                         {.snapshot = session.Snapshot(),
-                          .moments = SomeMoments(seed),
-                          .normalized_with = with,
-                          .update = update});
+    return CommitForward(
+        session, {.request_id = request_id}, kPayload,
+        {.snapshot = session.Snapshot(), .moments = SomeMoments(seed), .normalized_with = with, .update = update});
   }
 
   // Runs SQL behind the store's back.
@@ -337,7 +334,8 @@ TEST_F(StoredSessionTest, WhatAnUpdateStoresDoesNotGrowWithTheRequestsRemembered
   }
   // The newest of them are kept, bounded in bytes; the others keep their place, not their vectors.
   int64_t kept_bytes = 0;
-  for (const StoredVector& vector : store_->Load(session->uid())->kept) kept_bytes += static_cast<int64_t>(vector.data.size());
+  for (const StoredVector& vector : store_->Load(session->uid())->kept)
+    kept_bytes += static_cast<int64_t>(vector.data.size());
   EXPECT_LT(kept_bytes, int64_t{5} << 20);
   EXPECT_GT(kept_bytes, 0);
   EXPECT_EQ((*session->Recall("1000", kPayload))->parameters == nullptr, false);
@@ -350,8 +348,7 @@ TEST_F(StoredSessionTest, SessionsWithoutDurabilityAreNotStored) {
   EXPECT_EQ(held_->num_writes(), 0);
   Open("lasting");
   Restart();
-  EXPECT_THAT(registry_->Find("passing").status(),
-              Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
+  EXPECT_THAT(registry_->Find("passing").status(), Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
   Get("lasting");
 }
 
@@ -359,9 +356,8 @@ TEST(WithoutAStore, DurabilityCannotBeAsked) {
   SessionRegistry registry({});
   EXPECT_EQ(registry.default_durability(), Durability::kNone);
   for (const Durability durability : {Durability::kCommit, Durability::kFlush}) {
-    EXPECT_THAT(
-        Create(registry, {.name = "a", .config = {.num_features = 2}, .durability = durability}).status(),
-        Fails(absl::StatusCode::kFailedPrecondition, ErrorReason::kDurabilityUnavailable));
+    EXPECT_THAT(Create(registry, {.name = "a", .config = {.num_features = 2}, .durability = durability}).status(),
+                Fails(absl::StatusCode::kFailedPrecondition, ErrorReason::kDurabilityUnavailable));
   }
 }
 
@@ -451,6 +447,22 @@ TEST_F(StoredSessionTest, ASessionTakenOverByAnotherOwnerRefusesChangesAndIsRead
   EXPECT_THAT(SetMode(*session, {}, Mode::kEval).status(),
               Fails(absl::StatusCode::kFailedPrecondition, ErrorReason::kNotOwner));
   EXPECT_EQ(session->Snapshot()->mode, Mode::kTrain);
+}
+
+TEST(Records, OfRequestsWithOneIdTheNewestCounts) {
+  const auto row = [](int64_t sequence, const std::string& id, int64_t generation) {
+    return StoredRequest{.slot = sequence % 4,
+                         .sequence = sequence,
+                         .request_id = id,
+                         .record = WriteRequest({kPayload, Deletion{.generation = generation}})};
+  };
+  std::vector<std::pair<std::string, int64_t>> read;
+  ASSERT_TRUE(ReadRequests("x", {row(5, "a", 1), row(6, "b", 2), row(8, "a", 3)},
+                           [&](const std::string& id, RememberedRequest request) {
+                             read.emplace_back(id, std::get<Deletion>(request.answer).generation);
+                           })
+                  .ok());
+  EXPECT_EQ(read, (std::vector<std::pair<std::string, int64_t>>{{"b", 2}, {"a", 3}}));
 }
 
 TEST(Records, AnyDamageIsNoticed) {

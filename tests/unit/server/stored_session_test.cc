@@ -217,6 +217,8 @@ TEST_F(StoredSessionTest, ARefusedChangeDropsAllThatWasMadeOfItAndTheNextIsMadeO
   session->CommitForward({.request_id = "two"}, kPayload, commit, fourth.Callback());
   held_->PassAll();
   EXPECT_EQ((*fourth)->num_batches_tracked, 2);
+  // Its place in the ring is that of the request that was refused.
+  EXPECT_EQ(store_->Load(session->uid())->requests.back().sequence, 1);
   const auto after = session->Snapshot();
   Restart();
   ExpectSameState(*Get("a")->Snapshot(), *after);

@@ -48,7 +48,9 @@ constexpr const char* kSql[] = {
     "INSERT INTO current_vectors(session, kind, version, data) VALUES(?, ?, ?, ?)"
     " ON CONFLICT(session, kind) DO UPDATE SET version = excluded.version, data = excluded.data",
     "DELETE FROM current_vectors WHERE session = ? AND kind = ?",
-    "INSERT INTO kept_vectors(session, kind, version, data) VALUES(?, ?, ?, ?)",
+    // One that a refused write should have dropped may be there still.
+    "INSERT INTO kept_vectors(session, kind, version, data) VALUES(?, ?, ?, ?)"
+    " ON CONFLICT(session, kind, version) DO UPDATE SET data = excluded.data",
     "DELETE FROM kept_vectors WHERE session = ? AND kind = ? AND version = ?",
     "INSERT INTO requests(session, slot, sequence, request_id, record) VALUES(?, ?, ?, ?, ?)"
     " ON CONFLICT(session, slot) DO UPDATE SET sequence = excluded.sequence, request_id = excluded.request_id,"

@@ -21,6 +21,10 @@ struct Pair {
   float lo = 0;
 };
 
+float IfFinite(float leading, float lost) { return std::isfinite(leading) ? lost : 0.0f; }
+
+float UpperHalf(float a) { return std::bit_cast<float>(std::bit_cast<uint32_t>(a) & 0xfffff000u); }
+
 Pair TwoSum(float a, float b) {
   const float sum = a + b;
   const float b_part = sum - a;
@@ -35,20 +39,24 @@ Pair FastTwoSum(float a, float b) {
 
 Pair TwoProduct(float a, float b) {
   const float product = a * b;
-  const float a_big = 4097.0f * a, b_big = 4097.0f * b;
-  const float a_hi = a_big - (a_big - a), b_hi = b_big - (b_big - b);
+  const float a_hi = UpperHalf(a), b_hi = UpperHalf(b);
   const float a_lo = a - a_hi, b_lo = b - b_hi;
   return {product, (((a_hi * b_hi - product) + a_hi * b_lo) + a_lo * b_hi) + a_lo * b_lo};
 }
 
+Pair ToPair(float hi, float lo) {
+  const Pair pair = FastTwoSum(hi, IfFinite(hi, lo));
+  return {pair.hi, IfFinite(pair.hi, pair.lo)};
+}
+
 Pair AddPairs(Pair a, Pair b) {
   const Pair sum = TwoSum(a.hi, b.hi);
-  return FastTwoSum(sum.hi, (a.lo + b.lo) + sum.lo);
+  return ToPair(sum.hi, (a.lo + b.lo) + sum.lo);
 }
 
 Pair MultiplyPairs(Pair a, Pair b) {
   const Pair product = TwoProduct(a.hi, b.hi);
-  return FastTwoSum(product.hi, product.lo + (a.hi * b.lo + a.lo * b.hi));
+  return ToPair(product.hi, product.lo + (a.hi * b.lo + a.lo * b.hi));
 }
 
 Pair PairOf(double value) {
@@ -190,7 +198,7 @@ float InputGradient(float x, float g, const GradientConstants& c) {
   const Pair p = TwoProduct(u.hi, c.k.hi);
   const Pair t = TwoSum(r.hi, -p.hi);
   const float rest = (((r.lo - c.mean_g.lo) + t.lo) - p.lo) - (u.hi * c.k.lo + e * c.k.hi);
-  return (t.hi + rest) * c.scale;
+  return (t.hi + IfFinite(t.hi, rest)) * c.scale;
 }
 
 // Visits the positions of a channel's values in the tensor, in the tree's order.
@@ -217,7 +225,7 @@ GradientConstants ConstantsOf(const BackwardJob& job, size_t channel, const Grad
   const Pair share = PairOf(1.0 / static_cast<double>(count));
   c.mean_g = MultiplyPairs(sums.g, share);
   const Pair mean_xc = MultiplyPairs(sums.xc, share);
-  const Pair shift = MultiplyPairs(mean_xc, sums.g);
+  const Pair shift = MultiplyPairs(mean_xc, {IfFinite(sums.g.hi, sums.g.hi), sums.g.lo});
   const Pair covariance = AddPairs(sums.product, {-shift.hi, -shift.lo});
   c.mean_xc = mean_xc.hi;
   c.k = MultiplyPairs(MultiplyPairs(covariance, share), PairOf(1 / shifted));

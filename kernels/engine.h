@@ -76,7 +76,8 @@ struct GradientSums {
 //   else:        grad_input = g * (weight * r)
 //
 // Source: Ioffe & Szegedy 2015, section 3. X / count is zero but for rounding; with it the gradient does not depend on
-// how exact m is. grad_bias is G; grad_weight is r * (P - X / count * G), or r * P if not from_batch: the caller's.
+// how exact m is; where G is not finite, neither is P, and X / count * G is left out. grad_bias is G; grad_weight is r
+// * (P - X / count * G), or r * P if not from_batch: the caller's.
 struct BackwardJob {
   // The gradient of the output, of the input's shape and type.
   InputTensor grad_output;

@@ -131,7 +131,9 @@ void ReferenceEngine::Backward(BackwardJob job, BackwardDone done) {
       }
       const double mean_g = result.sums.grad_output[c] / count;
       const double mean_x = result.sums.centred_input[c] / count;
-      const double k = (result.sums.product[c] - mean_x * result.sums.grad_output[c]) / count / shifted;
+      // A sum of g that is not finite leaves nothing to correct.
+      const double g_sum = std::isfinite(result.sums.grad_output[c]) ? result.sums.grad_output[c] : 0;
+      const double k = (result.sums.product[c] - mean_x * g_sum) / count / shifted;
       ForEachValue(shape, c, [&](int64_t i) {
         const double centred = (x[i] - used.mean[c]) - mean_x;
         output[i] = ((g[i] - mean_g) - centred * k) * scale;

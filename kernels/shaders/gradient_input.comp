@@ -5,7 +5,8 @@
 //
 //   ((g - mean of g) - xc * k) * scale,  k = (covariance of g and x) / (variance + epsilon)
 //
-// with every difference and product as a pair, because the terms may cancel. Else g * scale. No invocation reads a value
+// with every difference and product as a pair, because the terms may cancel; where they are not finite, the rounded
+// terms alone count, as IEEE 754 says. Else g * scale. No invocation reads a value
 // that another writes: the result takes the place of g.
 //
 //   0  x           block of the batch, [N, C, S], dense; only with kFromBatch
@@ -78,7 +79,8 @@ Constants channel_constants(uint channel, bool stores) {
   vec4 more = constants[2u * channel + 1u];
   result.mean_g = multiply_pairs(node.g, share);
   Pair mean_xc = multiply_pairs(node.xc, share);
-  Pair shift = multiply_pairs(mean_xc, node.g);
+  // A sum of g that is not finite leaves nothing to correct.
+  Pair shift = multiply_pairs(mean_xc, Pair(if_finite(node.g.hi, node.g.hi), node.g.lo));
   Pair covariance = add_pairs(node.product, Pair(-shift.hi, -shift.lo));
   result.mean_xc = mean_xc.hi;
   result.k = multiply_pairs(multiply_pairs(covariance, share), Pair(more.x, more.y));
@@ -94,7 +96,7 @@ float gradient(float x, float g, Constants c) {
   Pair p = two_product(u.hi, c.k.hi);
   Pair t = two_sum(r.hi, -p.hi);
   precise float rest = (((r.lo - c.mean_g.lo) + t.lo) - p.lo) - (u.hi * c.k.lo + e * c.k.hi);
-  precise float result = (t.hi + rest) * c.scale;
+  precise float result = (t.hi + if_finite(t.hi, rest)) * c.scale;
   return result;
 }
 

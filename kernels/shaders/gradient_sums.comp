@@ -2,7 +2,7 @@
 //
 // Grid and tiles: channel_tree.glsl. A chunk of 16 values is four steps of vec4, each component with sums of its own,
 // which then merge pairwise. Sums and products keep what rounding loses, so that the gradients of weight and bias are
-// right where their terms cancel.
+// right where their terms cancel. What a sum that is infinite or NaN has lost is NaN until the merge drops it.
 //
 //   0  x           block of the batch, [N, C, S], dense
 //   1  g           gradient of the output, as x
@@ -71,8 +71,7 @@ void add_step(inout Sums sums, vec4 x, vec4 g, bvec4 valid) {
   g = mix(vec4(0.0), g, valid);
   // g * (u + e) as p + q.
   precise vec4 p = g * u;
-  precise vec4 g_big = 4097.0 * g, u_big = 4097.0 * u;
-  precise vec4 g_hi = g_big - (g_big - g), u_hi = u_big - (u_big - u);
+  precise vec4 g_hi = upper_half(g), u_hi = upper_half(u);
   precise vec4 g_lo = g - g_hi, u_lo = u - u_hi;
   precise vec4 q = ((((g_hi * u_hi - p) + g_hi * u_lo) + g_lo * u_hi) + g_lo * u_lo) + g * e;
   accumulate(sums.g_hi, sums.g_lo, g, vec4(0.0));

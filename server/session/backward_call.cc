@@ -147,7 +147,10 @@ void WeightAndBias(const GradientSums& sums, const NormalizationStatistics& used
     if (from_batch) {
       // A constant channel without epsilon was divided by 1.
       if (shifted == 0) shifted = 1;
-      if (sums.count > 0) product -= sums.centred_input[c] / static_cast<double>(sums.count) * sums.grad_output[c];
+      // A sum of g that is not finite leaves nothing to correct.
+      if (sums.count > 0 && std::isfinite(sums.grad_output[c])) {
+        product -= sums.centred_input[c] / static_cast<double>(sums.count) * sums.grad_output[c];
+      }
     }
     reply.grad_weight.push_back(static_cast<float>(product / std::sqrt(shifted)));
     reply.grad_bias.push_back(static_cast<float>(sums.grad_output[c]));

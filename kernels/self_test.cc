@@ -69,7 +69,8 @@ bool SameBits(const ForwardResult& found, const ForwardResult& expected) {
 
 bool SameBits(const BackwardResult& found, const BackwardResult& expected) {
   return Bytes(found.grad_input) == Bytes(expected.grad_input) && found.sums.grad_output == expected.sums.grad_output &&
-         found.sums.product == expected.sums.product && found.sums.centred_input == expected.sums.centred_input;
+         found.sums.product == expected.sums.product && found.sums.centred_input == expected.sums.centred_input &&
+         found.sums.centred_input_squared == expected.sums.centred_input_squared;
 }
 
 }  // namespace

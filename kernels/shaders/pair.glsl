@@ -23,6 +23,9 @@ struct Pair {
 float if_finite(float leading, float lost) {
   return mix(lost, 0.0, (floatBitsToUint(leading) & 0x7f800000u) == 0x7f800000u);
 }
+vec4 if_finite(vec4 leading, vec4 lost) {
+  return mix(lost, vec4(0.0), equal(floatBitsToUint(leading) & 0x7f800000u, uvec4(0x7f800000u)));
+}
 
 // The upper half of a float32's digits, toward zero: the rest is exact, and nothing overflows.
 float upper_half(float a) { return uintBitsToFloat(floatBitsToUint(a) & 0xfffff000u); }
@@ -55,8 +58,9 @@ Pair two_product(float a, float b) {
 
 // hi + lo, which is small beside hi, as a pair.
 Pair to_pair(float hi, float lo) {
-  Pair pair = fast_two_sum(hi, if_finite(hi, lo));
-  return Pair(pair.hi, if_finite(pair.hi, pair.lo));
+  Pair pair = fast_two_sum(hi, lo);
+  bool finite = (floatBitsToUint(hi) & 0x7f800000u) != 0x7f800000u;
+  return Pair(mix(hi, pair.hi, finite), mix(0.0, pair.lo, finite));
 }
 
 Pair add_pairs(Pair a, Pair b) {

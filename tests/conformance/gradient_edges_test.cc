@@ -80,6 +80,7 @@ class GradientEdgesTest : public testing::TestWithParam<std::string> {
     EXPECT_EQ(HashOf(result.sums.grad_output), HashOf(expected->sums.grad_output));
     EXPECT_EQ(HashOf(result.sums.product), HashOf(expected->sums.product));
     EXPECT_EQ(HashOf(result.sums.centred_input), HashOf(expected->sums.centred_input));
+    EXPECT_EQ(HashOf(result.sums.centred_input_squared), HashOf(expected->sums.centred_input_squared));
   }
 
   Engine* engine_ = nullptr;
@@ -195,6 +196,11 @@ const Scale kScales[] = {
     {"gradients near the end of float32", {kNormal, 0, 1}, 1e35},
     {"the same in evaluation", {kNormal, 0, 1}, 1e35, 1e-5, GivenRecipe{0.05, 0.9, 0.1}},
     {"values near it in evaluation", {kNormal, 0, 1e37}, 1e-3, 1e-5, GivenRecipe{0.05, 0.9, 0.1}},
+    {"values whose variance has a reciprocal beyond float32", {kNormal, 0, 1e-18}, 1, 0},
+    {"and near the end of float32 itself", {kNormal, 0, 1e-20}, 1e-8, 0},
+    {"values whose variance is beyond float32", {kNormal, 0, 1e36}, 1e3, 1e-5},
+    {"a constant channel with the smallest normal epsilon", {DataRecipe::Kind::kConstant, 3}, 1, 1e-37},
+    {"a constant channel with a smaller one", {DataRecipe::Kind::kConstant, 3}, 1, 1e-40},
 };
 
 TEST_P(GradientEdgesTest, ExtremeScalesAreExactToo) {

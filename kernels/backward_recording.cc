@@ -1,5 +1,6 @@
 #include "kernels/backward_recording.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -13,11 +14,34 @@ using vulkan::TransferBuffer;
 
 constexpr uint64_t kNodeFloats = 8;
 constexpr uint64_t kParameterFloats = 8;
+// As good as infinite beside a variance near 1.
+constexpr double kLargestEpsilon = 0x1p100;
 
 // A double as the sum of two float32; what does not fit is infinite or NaN in hi alone.
 void WritePair(double value, float* to) {
   to[0] = static_cast<float>(value);
   to[1] = std::isfinite(to[0]) ? static_cast<float>(value - to[0]) : 0.0f;
+}
+
+// The power of two that brings values of this variance near 1.
+float PowerOf(double variance) {
+  if (!(variance > 0) || !std::isfinite(variance)) return 1;
+  int exponent;
+  std::frexp(variance, &exponent);
+  return std::ldexp(1.0f, std::clamp(-(exponent >> 1), -126, 126));
+}
+
+// The sums of squares that come with the job, or those of the variance it was normalised with.
+std::vector<double> SquaresOf(const BackwardJob& job) {
+  if (!job.sums) return {};
+  if (!job.sums->centred_input_squared.empty()) return job.sums->centred_input_squared;
+  std::vector<double> squares;
+  const auto count = static_cast<double>(job.sums->count);
+  for (size_t c = 0; c < job.sums->centred_input.size(); ++c) {
+    const double rest = job.sums->centred_input[c];
+    squares.push_back(job.normalization->variance[c] * count + rest / count * rest);
+  }
+  return squares;
 }
 
 double ReadPair(const float* pair) { return static_cast<double>(pair[0]) + static_cast<double>(pair[1]); }
@@ -30,7 +54,12 @@ BackwardRecording::BackwardRecording(const BackwardJob& job, std::shared_ptr<con
       plan_(std::move(plan)),
       from_batch_(job.from_batch),
       want_grad_input_(job.want_grad_input),
-      given_sums_(job.sums) {}
+      given_sums_(job.sums),
+      given_squares_(SquaresOf(job)) {
+  for (double variance : job.normalization->variance) {
+    powers_.push_back(from_batch_ ? PowerOf(variance > 0 ? variance : job.epsilon) : 1.0f);
+  }
+}
 
 absl::StatusOr<std::unique_ptr<BackwardRecording>> BackwardRecording::Create(const BackwardJob& job,
                                                                              std::shared_ptr<const DispatchPlan> plan,
@@ -80,10 +109,11 @@ void BackwardRecording::FillParameters(const BackwardJob& job, const PlanBlock& 
     double shifted = job.normalization->variance[c] + job.epsilon;
     // A constant channel without epsilon was divided by 1.
     if (from_batch_ && shifted == 0) shifted = 1;
+    const double power = powers_[c];
     WritePair(job.normalization->mean[c], to);
     to[2] = static_cast<float>(job.parameters->weight[c] / std::sqrt(shifted));
-    to[3] = 0;
-    WritePair(1 / shifted, to + 4);
+    to[3] = powers_[c];
+    WritePair(std::min(job.epsilon * power * power, kLargestEpsilon), to + 4);
     to[6] = 0, to[7] = 0;
   }
 }
@@ -91,10 +121,11 @@ void BackwardRecording::FillParameters(const BackwardJob& job, const PlanBlock& 
 void BackwardRecording::FillSums(const PlanBlock& block, float* to) const {
   for (int64_t i = block.channel_begin; i < block.channel_begin + block.channel_count; ++i, to += kNodeFloats) {
     const auto c = static_cast<size_t>(i);
+    const double power = powers_[c];
     WritePair(given_sums_->grad_output[c], to);
-    WritePair(given_sums_->product[c], to + 2);
-    WritePair(given_sums_->centred_input[c], to + 4);
-    to[6] = 0, to[7] = 0;
+    WritePair(given_sums_->product[c] * power, to + 2);
+    WritePair(given_sums_->centred_input[c] * power, to + 4);
+    WritePair(given_squares_[c] * power * power, to + 6);
   }
 }
 
@@ -135,7 +166,7 @@ absl::Status BackwardRecording::Record(const JobResources& resources) {
 
 absl::Status BackwardRecording::RecordSums(Pipelines& pipelines, vulkan::CommandRecorder& recorder) const {
   const MergeTree& tree = plan_->tree;
-  const auto pipeline = pipelines.gradient_sums(*plan_, type_);
+  const auto pipeline = pipelines.gradient_sums(*plan_, type_, from_batch_);
   if (!pipeline.ok()) return pipeline.status();
   const auto merge = pipelines.merge_gradients();
   if (!merge.ok()) return merge.status();
@@ -203,8 +234,10 @@ absl::StatusOr<GradientSums> BackwardRecording::ReadSums() const {
     const float* node = *results;
     for (int64_t c = 0; c < plan_->blocks[b].channel_count; ++c, node += kNodeFloats) {
       sums.grad_output.push_back(ReadPair(node));
-      sums.product.push_back(ReadPair(node + 2));
-      sums.centred_input.push_back(ReadPair(node + 4));
+      const double power = powers_[static_cast<size_t>(plan_->blocks[b].channel_begin + c)];
+      sums.product.push_back(ReadPair(node + 2) / power);
+      sums.centred_input.push_back(ReadPair(node + 4) / power);
+      if (from_batch_) sums.centred_input_squared.push_back(ReadPair(node + 6) / power / power);
     }
   }
   return sums;

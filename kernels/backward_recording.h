@@ -47,6 +47,8 @@ class BackwardRecording {
   const bool from_batch_;
   const bool want_grad_input_;
   const std::optional<GradientSums> given_sums_;
+  const std::vector<double> given_squares_;  // [C] of given_sums_
+  std::vector<float> powers_;                // [C]: what x - mean is multiplied by (shaders/gradient_sums.comp)
   std::shared_ptr<const KeptTensor> kept_;
   std::optional<TensorBuffers> input_;              // if it is not kept
   std::optional<TensorBuffers> gradient_;           // of the output before; of the input after, in its place

@@ -21,6 +21,10 @@ struct Pair {
   float lo = 0;
 };
 
+float IfFinite(float leading, float lost) { return std::isfinite(leading) ? lost : 0.0f; }
+
+float UpperHalf(float a) { return std::bit_cast<float>(std::bit_cast<uint32_t>(a) & 0xfffff000u); }
+
 Pair TwoSum(float a, float b) {
   const float sum = a + b;
   const float b_part = sum - a;
@@ -35,20 +39,21 @@ Pair FastTwoSum(float a, float b) {
 
 Pair TwoProduct(float a, float b) {
   const float product = a * b;
-  const float a_big = 4097.0f * a, b_big = 4097.0f * b;
-  const float a_hi = a_big - (a_big - a), b_hi = b_big - (b_big - b);
+  const float a_hi = UpperHalf(a), b_hi = UpperHalf(b);
   const float a_lo = a - a_hi, b_lo = b - b_hi;
   return {product, (((a_hi * b_hi - product) + a_hi * b_lo) + a_lo * b_hi) + a_lo * b_lo};
 }
 
+Pair ToPair(float hi, float lo) { return std::isfinite(hi) ? FastTwoSum(hi, lo) : Pair{hi, 0}; }
+
 Pair AddPairs(Pair a, Pair b) {
   const Pair sum = TwoSum(a.hi, b.hi);
-  return FastTwoSum(sum.hi, (a.lo + b.lo) + sum.lo);
+  return ToPair(sum.hi, (a.lo + b.lo) + sum.lo);
 }
 
 Pair MultiplyPairs(Pair a, Pair b) {
   const Pair product = TwoProduct(a.hi, b.hi);
-  return FastTwoSum(product.hi, product.lo + (a.hi * b.lo + a.lo * b.hi));
+  return ToPair(product.hi, product.lo + (a.hi * b.lo + a.lo * b.hi));
 }
 
 Pair PairOf(double value) {
@@ -142,7 +147,7 @@ float InverseRoot(float v) {
 // ---- Gradients (shaders/gradient_sums.comp, gradient_node.glsl, gradient_input.comp)
 
 struct GradientNode {
-  Pair g, product, xc;
+  Pair g, product, xc, square;
 };
 
 // Adds term + rest to a sum that keeps what rounding loses.
@@ -155,42 +160,52 @@ Pair AcrossComponents(const std::array<Pair, 4>& sums) {
   return AddPairs(AddPairs(sums[0], sums[1]), AddPairs(sums[2], sums[3]));
 }
 
-GradientNode GradientsOfChunk(absl::Span<const float> x, absl::Span<const float> g, Pair mean) {
-  std::array<Pair, 4> sums_g, sums_product, sums_xc;
+// What a channel's x is centred with: (x - mean) * power, a power of two that brings it near 1.
+struct Centring {
+  Pair mean;
+  float power = 1;
+};
+
+GradientNode GradientsOfChunk(absl::Span<const float> x, absl::Span<const float> g, const Centring& centring) {
+  std::array<Pair, 4> sums_g, sums_product, sums_xc, sums_square;
   for (size_t i = 0; i < x.size(); ++i) {
-    const Pair u = TwoSum(x[i], -mean.hi);
-    const float e = u.lo - mean.lo;
-    const Pair p = TwoProduct(g[i], u.hi);
+    const Pair difference = TwoSum(x[i], -centring.mean.hi);
+    const float upper = difference.hi * centring.power;
+    const Pair xc = TwoSum(upper, IfFinite(upper, (difference.lo - centring.mean.lo) * centring.power));
+    const Pair p = TwoProduct(g[i], xc.hi), square = TwoProduct(xc.hi, xc.hi);
     Accumulate(sums_g[i % 4], g[i], 0);
-    Accumulate(sums_product[i % 4], p.hi, p.lo + g[i] * e);
-    Accumulate(sums_xc[i % 4], u.hi, e);
+    Accumulate(sums_product[i % 4], p.hi, p.lo + g[i] * xc.lo);
+    Accumulate(sums_xc[i % 4], xc.hi, xc.lo);
+    Accumulate(sums_square[i % 4], square.hi, square.lo + 2 * (xc.hi * xc.lo));
   }
-  return {AcrossComponents(sums_g), AcrossComponents(sums_product), AcrossComponents(sums_xc)};
+  return {AcrossComponents(sums_g), AcrossComponents(sums_product), AcrossComponents(sums_xc),
+          AcrossComponents(sums_square)};
 }
 
-GradientNode GradientsOfChannel(const std::vector<float>& x, const std::vector<float>& g, Pair mean) {
+GradientNode GradientsOfChannel(const std::vector<float>& x, const std::vector<float>& g, const Centring& centring) {
   return WholeTree<GradientNode>(
-      NumChunks(x), [&](uint64_t chunk) { return GradientsOfChunk(Chunk(x, chunk), Chunk(g, chunk), mean); },
+      NumChunks(x), [&](uint64_t chunk) { return GradientsOfChunk(Chunk(x, chunk), Chunk(g, chunk), centring); },
       [](const GradientNode& left, const GradientNode& right, int, uint64_t) {
         return GradientNode{AddPairs(left.g, right.g), AddPairs(left.product, right.product),
-                            AddPairs(left.xc, right.xc)};
+                            AddPairs(left.xc, right.xc), AddPairs(left.square, right.square)};
       });
 }
 
 // What the gradient of a channel's input is computed with.
 struct GradientConstants {
-  Pair mean, mean_g, k;
+  Centring centring;
+  Pair mean_g, k;
   float mean_xc = 0, scale = 0;
 };
 
 float InputGradient(float x, float g, const GradientConstants& c) {
-  const Pair u = TwoSum(x, -c.mean.hi);
-  const float e = (u.lo - c.mean.lo) - c.mean_xc;
+  const Pair u = TwoSum(x, -c.centring.mean.hi);
+  const Pair xc = TwoSum(u.hi * c.centring.power, (u.lo - c.centring.mean.lo) * c.centring.power - c.mean_xc);
   const Pair r = TwoSum(g, -c.mean_g.hi);
-  const Pair p = TwoProduct(u.hi, c.k.hi);
+  const Pair p = TwoProduct(xc.hi, c.k.hi);
   const Pair t = TwoSum(r.hi, -p.hi);
-  const float rest = (((r.lo - c.mean_g.lo) + t.lo) - p.lo) - (u.hi * c.k.lo + e * c.k.hi);
-  return (t.hi + rest) * c.scale;
+  const float rest = (((r.lo - c.mean_g.lo) + t.lo) - p.lo) - (xc.hi * c.k.lo + xc.lo * c.k.hi);
+  return (t.hi + IfFinite(t.hi, rest)) * c.scale;
 }
 
 // Visits the positions of a channel's values in the tensor, in the tree's order.
@@ -209,18 +224,60 @@ std::vector<float> ChannelValues(const BatchShape& shape, const std::vector<floa
   return values;
 }
 
+Centring CentringOf(const BackwardJob& job, size_t channel) {
+  Centring centring = {.mean = PairOf(job.normalization->mean[channel])};
+  double variance = job.normalization->variance[channel];
+  if (!(variance > 0)) variance = job.epsilon;
+  if (!job.from_batch || !(variance > 0) || !std::isfinite(variance)) return centring;
+  // Half the exponent of the variance, which is in [1/2, 1) * 2^exponent.
+  const int half = static_cast<int>(std::floor((std::ilogb(variance) + 1) / 2.0));
+  centring.power = std::ldexp(1.0f, std::clamp(-half, -126, 126));
+  return centring;
+}
+
+// 1 / a; 1 where a is 0.
+Pair Reciprocal(Pair a) {
+  if (a.hi == 0) a.hi = 1;
+  float r = std::bit_cast<float>(0x7ef311c7u - std::bit_cast<uint32_t>(a.hi));
+  for (int i = 0; i < 3; ++i) r = r + r * (1.0f - a.hi * r);
+  const Pair product = MultiplyPairs(a, {r, 0});
+  const Pair error = AddPairs({1, 0}, {-product.hi, -product.lo});
+  return AddPairs({r, 0}, MultiplyPairs({r, 0}, error));
+}
+
+// a - b * c.
+Pair SubtractProduct(Pair a, Pair b, Pair c) {
+  const Pair product = MultiplyPairs(b, c);
+  return AddPairs(a, {-product.hi, -product.lo});
+}
+
+// The sums that came with the job, as the sums of a tree.
+GradientNode GivenNode(const BackwardJob& job, size_t c) {
+  const GradientSums& sums = *job.sums;
+  const double power = CentringOf(job, c).power, rest = sums.centred_input[c];
+  const auto count = static_cast<double>(sums.count);
+  const double square = sums.centred_input_squared.empty()
+                            ? job.normalization->variance[c] * count + rest / count * rest
+                            : sums.centred_input_squared[c];
+  return {PairOf(sums.grad_output[c]), PairOf(sums.product[c] * power), PairOf(rest * power),
+          PairOf(square * power * power)};
+}
+
 GradientConstants ConstantsOf(const BackwardJob& job, size_t channel, const GradientNode& sums, int64_t count) {
   double shifted = job.normalization->variance[channel] + job.epsilon;
   if (job.from_batch && shifted == 0) shifted = 1;
-  GradientConstants c = {.mean = PairOf(job.normalization->mean[channel]),
+  GradientConstants c = {.centring = CentringOf(job, channel),
                          .scale = static_cast<float>(job.parameters->weight[channel] / std::sqrt(shifted))};
   const Pair share = PairOf(1.0 / static_cast<double>(count));
   c.mean_g = MultiplyPairs(sums.g, share);
   const Pair mean_xc = MultiplyPairs(sums.xc, share);
-  const Pair shift = MultiplyPairs(mean_xc, sums.g);
-  const Pair covariance = AddPairs(sums.product, {-shift.hi, -shift.lo});
+  const Pair g = {IfFinite(sums.g.hi, sums.g.hi), sums.g.lo};
+  const Pair covariance = MultiplyPairs(SubtractProduct(sums.product, mean_xc, g), share);
+  const Pair variance = MultiplyPairs(SubtractProduct(sums.square, mean_xc, sums.xc), share);
+  const double power = c.centring.power;
   c.mean_xc = mean_xc.hi;
-  c.k = MultiplyPairs(MultiplyPairs(covariance, share), PairOf(1 / shifted));
+  c.k =
+      MultiplyPairs(covariance, Reciprocal(AddPairs(variance, PairOf(std::min(job.epsilon * power * power, 0x1p100)))));
   return c;
 }
 
@@ -268,13 +325,15 @@ void BitModelEngine::Backward(BackwardJob job, BackwardDone done) {
     const auto c = static_cast<size_t>(i);
     GradientNode node;
     if (job.sums) {
-      node = {PairOf(sums.grad_output[c]), PairOf(sums.product[c]), PairOf(sums.centred_input[c])};
+      node = GivenNode(job, c);
     } else {
-      node = GradientsOfChannel(ChannelValues(shape, x, i), ChannelValues(shape, g, i),
-                                PairOf(job.normalization->mean[c]));
+      const Centring centring = CentringOf(job, c);
+      const double power = centring.power;
+      node = GradientsOfChannel(ChannelValues(shape, x, i), ChannelValues(shape, g, i), centring);
       sums.grad_output.push_back(Value(node.g));
-      sums.product.push_back(Value(node.product));
-      sums.centred_input.push_back(Value(node.xc));
+      sums.product.push_back(Value(node.product) / power);
+      sums.centred_input.push_back(Value(node.xc) / power);
+      if (job.from_batch) sums.centred_input_squared.push_back(Value(node.square) / power / power);
     }
     if (!job.want_grad_input) continue;
     const GradientConstants constants = ConstantsOf(job, c, node, sums.count);

@@ -13,7 +13,7 @@ namespace {
 
 // Of the larger kind, that of gradients.
 constexpr int64_t kNodeBytes = 8 * sizeof(float);
-constexpr int64_t kSharedNodeBytes = 6 * sizeof(float);
+constexpr int64_t kSharedNodeBytes = 8 * sizeof(float);
 constexpr int64_t kConstantsBytes = 8 * sizeof(float);
 constexpr int64_t kLevelTableBytes = kTreeLevels * sizeof(MergeTree::LevelWeights);
 // A CPU driver runs few fat workgroups best, but needs some to fill its threads; a GPU wants many.

@@ -65,18 +65,23 @@ struct GradientSums {
   std::vector<double> grad_output;    // [C], sum of g: the gradient of the bias
   std::vector<double> product;        // [C], sum of g * (x - mean)
   std::vector<double> centred_input;  // [C], sum of x - mean: what is left of rounding `mean`
+  // [C], sum of (x - mean)^2, or empty: not summed, because `mean` is not the batch's own.
+  std::vector<double> centred_input_squared;
 };
 
 // The gradients of one Forward. With m the mean and v the variance of `normalization`, r = 1 / sqrt(v + epsilon), and
-// count, G, P and X the sums:
+// count, G, P, X and S the sums:
 //
-//   from_batch:  xc = (x - m) - X / count
+//   from_batch:  v  = (S - X / count * X) / count, if there is S
+//                xc = (x - m) - X / count
 //                k  = (P - X / count * G) / count / (v + epsilon)
 //                grad_input = ((g - G / count) - xc * k) * (weight * r)
 //   else:        grad_input = g * (weight * r)
 //
-// Source: Ioffe & Szegedy 2015, section 3. X / count is zero but for rounding; with it the gradient does not depend on
-// how exact m is. grad_bias is G; grad_weight is r * (P - X / count * G), or r * P if not from_batch: the caller's.
+// Source: Ioffe & Szegedy 2015, section 3. X / count is zero but for rounding; with it, and with S, the gradient does
+// not depend on how exact m and v are, also where nearly all of it cancels. Where G is not finite, neither is P, and X
+// / count * G is left out. grad_bias is G; grad_weight is r
+// * (P - X / count * G), or r * P if not from_batch: the caller's.
 struct BackwardJob {
   // The gradient of the output, of the input's shape and type.
   InputTensor grad_output;

@@ -44,9 +44,9 @@ Pipelines::PipelineOr Pipelines::moments(const DispatchPlan& plan, ElementType t
              {MaxLaneLevel(plan)});
 }
 
-Pipelines::PipelineOr Pipelines::gradient_sums(const DispatchPlan& plan, ElementType type) {
+Pipelines::PipelineOr Pipelines::gradient_sums(const DispatchPlan& plan, ElementType type, bool from_batch) {
   return Get({"gradient_sums", Variant(kGradientSumsSpirv, plan.moments_access, type), 4, sizeof(GradientSumsPush)},
-             {MaxLaneLevel(plan)});
+             {MaxLaneLevel(plan), from_batch});
 }
 
 Pipelines::PipelineOr Pipelines::merge() { return Get({"merge", kMergeSpirv, 2, sizeof(MergePush)}, {}); }

@@ -66,7 +66,7 @@ class Pipelines {
 
   // Errors: what the driver says. The pointers stay valid as long as this object.
   PipelineOr moments(const DispatchPlan& plan, ElementType type);
-  PipelineOr gradient_sums(const DispatchPlan& plan, ElementType type);
+  PipelineOr gradient_sums(const DispatchPlan& plan, ElementType type, bool from_batch);
   PipelineOr merge();
   PipelineOr merge_gradients();
   PipelineOr normalise(const DispatchPlan& plan, ElementType type, bool from_nodes);

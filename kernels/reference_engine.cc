@@ -69,19 +69,21 @@ Moments MomentsOf(const BatchShape& shape, const std::vector<float>& x) {
 }
 
 GradientSums SumsOf(const BatchShape& shape, const std::vector<float>& x, const std::vector<float>& g,
-                    const std::vector<double>& mean) {
+                    const std::vector<double>& mean, bool from_batch) {
   GradientSums sums{.count = shape.ValuesPerChannel()};
   for (int64_t c = 0; c < shape.num_features; ++c) {
-    CompensatedSum grad_output, product, centred_input;
+    CompensatedSum grad_output, product, centred_input, squared;
     ForEachValue(shape, c, [&](int64_t i) {
       const double centred = x[i] - mean[c];
       grad_output.Add(g[i]);
       product.Add(g[i] * centred);
       centred_input.Add(centred);
+      squared.Add(centred * centred);
     });
     sums.grad_output.push_back(grad_output.Total());
     sums.product.push_back(product.Total());
     sums.centred_input.push_back(centred_input.Total());
+    if (from_batch) sums.centred_input_squared.push_back(squared.Total());
   }
   return sums;
 }
@@ -116,7 +118,7 @@ void ReferenceEngine::Backward(BackwardJob job, BackwardDone done) {
   const bool needs_input = !job.sums || (job.from_batch && job.want_grad_input);
   const std::vector<float> x = needs_input ? ReadInput(job) : std::vector<float>();
   const NormalizationStatistics& used = *job.normalization;
-  BackwardResult result{.sums = job.sums ? *job.sums : SumsOf(shape, x, g, used.mean)};
+  BackwardResult result{.sums = job.sums ? *job.sums : SumsOf(shape, x, g, used.mean, job.from_batch)};
   if (job.want_grad_input) {
     std::vector<double> output(g.size());
     const auto count = static_cast<double>(result.sums.count);
@@ -131,7 +133,14 @@ void ReferenceEngine::Backward(BackwardJob job, BackwardDone done) {
       }
       const double mean_g = result.sums.grad_output[c] / count;
       const double mean_x = result.sums.centred_input[c] / count;
-      const double k = (result.sums.product[c] - mean_x * result.sums.grad_output[c]) / count / shifted;
+      // A sum of g that is not finite leaves nothing to correct.
+      const double g_sum = std::isfinite(result.sums.grad_output[c]) ? result.sums.grad_output[c] : 0;
+      const std::vector<double>& squares = result.sums.centred_input_squared;
+      if (!squares.empty()) {
+        shifted = (squares[c] - mean_x * result.sums.centred_input[c]) / count + job.epsilon;
+        if (shifted == 0) shifted = 1;
+      }
+      const double k = (result.sums.product[c] - mean_x * g_sum) / count / shifted;
       ForEachValue(shape, c, [&](int64_t i) {
         const double centred = (x[i] - used.mean[c]) - mean_x;
         output[i] = ((g[i] - mean_g) - centred * k) * scale;

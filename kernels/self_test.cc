@@ -69,7 +69,8 @@ bool SameBits(const ForwardResult& found, const ForwardResult& expected) {
 
 bool SameBits(const BackwardResult& found, const BackwardResult& expected) {
   return Bytes(found.grad_input) == Bytes(expected.grad_input) && found.sums.grad_output == expected.sums.grad_output &&
-         found.sums.product == expected.sums.product && found.sums.centred_input == expected.sums.centred_input;
+         found.sums.product == expected.sums.product && found.sums.centred_input == expected.sums.centred_input &&
+         found.sums.centred_input_squared == expected.sums.centred_input_squared;
 }
 
 }  // namespace
@@ -95,11 +96,13 @@ void SelfTest::Begin(const ShaderVariant& variant, absl::FunctionRef<void(Forwar
                      absl::FunctionRef<void(BackwardJob, BackwardDone)> backward) {
   const size_t index = IndexOf(variant);
   absl::MutexLock lock(&begin_mutex_);
-  if (begun_[index]) return;
-  begun_[index] = true;
   {
     absl::MutexLock state_lock(&mutex_);
-    states_[index].jobs_left = 2 * static_cast<int>(ShapesOf(variant.access).size());
+    State& state = states_[index];
+    if (state.begun) return;
+    state.begun = true;
+    state.incomplete = false;
+    state.jobs_left = 2 * static_cast<int>(ShapesOf(variant.access).size());
   }
   if (variant.backward) {
     BeginBackward(index, variant, backward);
@@ -121,8 +124,7 @@ void SelfTest::BeginForward(size_t index, const ShaderVariant& variant,
       ForwardResult expected;
       model_->Forward(job, [&](absl::StatusOr<ForwardResult> result) { expected = *std::move(result); });
       submit(std::move(job), [this, index, expected = std::move(expected)](absl::StatusOr<ForwardResult> result) {
-        // One that could not be computed (no memory, device lost) says nothing of the variant.
-        if (result.ok()) JobDone(index, SameBits(*result, expected));
+        JobDone(index, result.status(), result.ok() && SameBits(*result, expected));
       });
     }
   }
@@ -141,7 +143,7 @@ void SelfTest::BeginBackward(size_t index, const ShaderVariant& variant,
       BackwardResult expected;
       model_->Backward(job, [&](absl::StatusOr<BackwardResult> result) { expected = *std::move(result); });
       submit(std::move(job), [this, index, expected = std::move(expected)](absl::StatusOr<BackwardResult> result) {
-        if (result.ok()) JobDone(index, SameBits(*result, expected));
+        JobDone(index, result.status(), result.ok() && SameBits(*result, expected));
       });
     }
   }
@@ -164,11 +166,25 @@ void SelfTest::BeginSubnormals(absl::FunctionRef<void(ForwardJob, ForwardDone)> 
   });
 }
 
-void SelfTest::JobDone(size_t index, bool right) {
+// A job that could not be computed (no memory, device lost) says nothing of the variant: it is tested again.
+void SelfTest::JobDone(size_t index, absl::Status ran, bool right) {
   absl::MutexLock lock(&mutex_);
   State& state = states_[index];
-  if (!right) state.failed = true;
-  state.done = --state.jobs_left == 0;
+  if (!ran.ok()) {
+    state.incomplete = true;
+    state.not_run = std::move(ran);
+  } else if (!right) {
+    state.failed = true;
+  }
+  if (--state.jobs_left > 0) return;
+  state.done = !state.incomplete;
+  state.begun = state.done || state.failed;
+  if (state.done) state.not_run = absl::OkStatus();
+}
+
+absl::Status SelfTest::not_run(const ShaderVariant& variant) const {
+  absl::MutexLock lock(&mutex_);
+  return states_[IndexOf(variant)].not_run;
 }
 
 SelfTestResult SelfTest::result(const ShaderVariant& variant) const {

@@ -8,6 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "kernels/dispatch_plan.h"
 #include "kernels/engine.h"
@@ -46,12 +47,15 @@ class SelfTest {
   // `model` computes on the caller's thread, as BitModelEngine does.
   explicit SelfTest(std::unique_ptr<Engine> model) : model_(std::move(model)) {}
 
-  // Queues the test jobs of `variant` by `forward` or `backward`, unless that was done before. Returns once they are
-  // queued.
+  // Queues the test jobs of `variant` by `forward` or `backward`, unless that was done before and they ran. Returns
+  // once they are queued.
   void Begin(const ShaderVariant& variant, absl::FunctionRef<void(ForwardJob, ForwardDone)> forward,
              absl::FunctionRef<void(BackwardJob, BackwardDone)> backward) ABSL_LOCKS_EXCLUDED(begin_mutex_);
 
   SelfTestResult result(const ShaderVariant& variant) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Of a variant that is still kPending once its test jobs are over: why one of them did not run. The next Begin queues
+  // them again.
+  absl::Status not_run(const ShaderVariant& variant) const ABSL_LOCKS_EXCLUDED(mutex_);
   SelfTestReport Report() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
@@ -61,6 +65,9 @@ class SelfTest {
     int jobs_left = 0;
     bool failed = false;
     bool done = false;
+    bool begun = false;
+    bool incomplete = false;  // whether a job of this try did not run
+    absl::Status not_run;     // why, until a try is complete
   };
   static size_t IndexOf(const ShaderVariant& variant);
   static SelfTestResult ResultOf(const State& state);
@@ -70,12 +77,11 @@ class SelfTest {
   void BeginBackward(size_t index, const ShaderVariant& variant,
                      absl::FunctionRef<void(BackwardJob, BackwardDone)> submit);
   void BeginSubnormals(absl::FunctionRef<void(ForwardJob, ForwardDone)> submit);
-  void JobDone(size_t index, bool right) ABSL_LOCKS_EXCLUDED(mutex_);
+  void JobDone(size_t index, absl::Status ran, bool right) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const std::unique_ptr<Engine> model_;
 
   absl::Mutex begin_mutex_;  // held while test jobs are queued, so that nobody overtakes them; before mutex_
-  std::array<bool, kVariants> begun_ ABSL_GUARDED_BY(begin_mutex_) = {};
 
   mutable absl::Mutex mutex_;
   std::array<State, kVariants> states_ ABSL_GUARDED_BY(mutex_);

@@ -127,8 +127,12 @@ void VulkanEngine::SubmitTested(bool backward, Job job, Done done) {
   BeginTest(variant, runtime.plan_options);
   Submit<JobRecording>(runtime.plan_options, std::move(job),
                        Done([this, variant, done = std::move(done)](absl::StatusOr<Result> result) mutable {
-                         if (result.ok() && runtime_->self_test.result(variant) == SelfTestResult::kFailed) {
+                         const SelfTestResult test = runtime_->self_test.result(variant);
+                         if (result.ok() && test == SelfTestResult::kFailed) {
                            result = TestFailed(variant, limits().name);
+                         } else if (absl::Status why = runtime_->self_test.not_run(variant);
+                                    result.ok() && test == SelfTestResult::kPending && !why.ok()) {
+                           result = std::move(why);  // not used unverified; the next job has the test run again
                          }
                          std::move(done)(std::move(result));
                        }));

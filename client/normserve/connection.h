@@ -139,7 +139,7 @@ struct ForwardResult {
   NormalizedWith normalized_with = NormalizedWith::kUnspecified;
   Update update = Update::kUnspecified;  // what the call did to the session
   std::optional<Moments> batch_moments;  // if they were asked for
-  std::optional<SavedForward> saved;     // if it was asked for; not for an empty batch
+  std::optional<SavedForward> saved;     // if it was asked for
   std::optional<Durability> durability;  // what `generation` has survived
 };
 

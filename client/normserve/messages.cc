@@ -273,6 +273,7 @@ v1::BackwardRequest ToMessage(const BackwardRequest& request) {
     CopyTo(request.start_from_sums->grad_output, sums.mutable_grad_output());
     CopyTo(request.start_from_sums->grad_output_centered_input, sums.mutable_grad_output_centered_input());
     CopyTo(request.start_from_sums->centered_input, sums.mutable_centered_input());
+    CopyTo(request.start_from_sums->centered_input_squared, sums.mutable_centered_input_squared());
   }
   if (!request.token.empty()) {
     message.set_saved_forward(request.token);
@@ -292,7 +293,8 @@ BackwardResult FromMessage(const v1::BackwardReply& message) {
           .sums = {.count = message.sums().count(),
                    .grad_output = ToVector<double>(message.sums().grad_output()),
                    .grad_output_centered_input = ToVector<double>(message.sums().grad_output_centered_input()),
-                   .centered_input = ToVector<double>(message.sums().centered_input())}};
+                   .centered_input = ToVector<double>(message.sums().centered_input()),
+                   .centered_input_squared = ToVector<double>(message.sums().centered_input_squared())}};
 }
 
 Session FromMessage(const v1::Session& message) {

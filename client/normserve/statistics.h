@@ -40,6 +40,7 @@ struct GradientSums {
   std::vector<double> grad_output;                 // [C], sum of g
   std::vector<double> grad_output_centered_input;  // [C], sum of g * (x - mean)
   std::vector<double> centered_input;              // [C], sum of x - mean
+  std::vector<double> centered_input_squared;      // [C], sum of (x - mean)^2; empty: mean is not the batch's own
 };
 
 }  // namespace normserve::client

@@ -3,9 +3,11 @@
 // Grid: tensor_slice.glsl. With kFromBatch the batch's own mean and variance were used, so that the gradient runs through
 // them: the channel's nodes are merged first (channel_nodes.glsl), the first slice also writes them out, and
 //
-//   ((g - mean of g) - xc * k) * scale,  k = (covariance of g and x) / (variance + epsilon)
+//   ((g - mean of g) - xc * k) * scale,  k = (covariance of g and xc) / (variance of xc + epsilon)
 //
-// with every difference and product as a pair, because the terms may cancel. Else g * scale. No invocation reads a value
+// where xc and epsilon are multiplied by the channel's power of two as in gradient_sums,
+// with every difference and product as a pair, because the terms may cancel; where they are not finite, the rounded
+// terms alone count, as IEEE 754 says. Else g * scale. No invocation reads a value
 // that another writes: the result takes the place of g.
 //
 //   0  x           block of the batch, [N, C, S], dense; only with kFromBatch
@@ -58,30 +60,54 @@ Node load_node(uint channel, uint index) {
 }
 
 struct Constants {
-  float hi, lo, scale;  // mean of x as the host gave it, weight / sqrt(variance + epsilon)
+  float hi, lo, scale, power;  // mean of x as the host gave it, weight / sqrt(variance + epsilon)
   Pair mean_g;
   float mean_xc;        // what is left of rounding the mean
   Pair k;
 };
 
+// 1 / a by Newton's steps from an integer seed, the last of them in pairs. A constant channel without epsilon is divided
+// by 1, not 0.
+Pair reciprocal(Pair a) {
+  bool is_zero = a.hi == 0.0;
+  a = Pair(mix(a.hi, 1.0, is_zero), a.lo);
+  precise float r = uintBitsToFloat(0x7ef311c7u - floatBitsToUint(a.hi));
+  for (int i = 0; i < 3; ++i) {
+    precise float error = 1.0 - a.hi * r;
+    r = r + r * error;
+  }
+  Pair rough = Pair(r, 0.0);
+  Pair product = multiply_pairs(a, rough);
+  Pair error = add_pairs(Pair(1.0, 0.0), Pair(-product.hi, -product.lo));
+  return add_pairs(rough, multiply_pairs(rough, error));
+}
+
+// a - b * c.
+Pair subtract_product(Pair a, Pair b, Pair c) {
+  Pair product = multiply_pairs(b, c);
+  return add_pairs(a, Pair(-product.hi, -product.lo));
+}
+
 Constants channel_constants(uint channel, bool stores) {
   vec4 given = constants[2u * channel];
-  Constants result = Constants(given.x, given.y, given.z, Pair(0.0, 0.0), 0.0, Pair(0.0, 0.0));
+  Constants result = Constants(given.x, given.y, given.z, given.w, Pair(0.0, 0.0), 0.0, Pair(0.0, 0.0));
   if (!kFromBatch) return result;
   Node node = channel_node(channel);
   if (stores) {
     uint at = 2u * (first_out + channel);
-    nodes[at] = vec4(node.g.hi, node.g.lo, node.product.hi, node.product.lo);
-    nodes[at + 1u] = vec4(node.xc.hi, node.xc.lo, 0.0, 0.0);
+    nodes[at] = first_half(node);
+    nodes[at + 1u] = second_half(node);
   }
   Pair share = Pair(share_hi, share_lo);
   vec4 more = constants[2u * channel + 1u];
   result.mean_g = multiply_pairs(node.g, share);
   Pair mean_xc = multiply_pairs(node.xc, share);
-  Pair shift = multiply_pairs(mean_xc, node.g);
-  Pair covariance = add_pairs(node.product, Pair(-shift.hi, -shift.lo));
+  // A sum of g that is not finite leaves nothing to correct.
+  Pair g = Pair(if_finite(node.g.hi, node.g.hi), node.g.lo);
+  Pair covariance = multiply_pairs(subtract_product(node.product, mean_xc, g), share);
+  Pair variance = multiply_pairs(subtract_product(node.square, mean_xc, node.xc), share);
   result.mean_xc = mean_xc.hi;
-  result.k = multiply_pairs(multiply_pairs(covariance, share), Pair(more.x, more.y));
+  result.k = multiply_pairs(covariance, reciprocal(add_pairs(variance, Pair(more.x, more.y))));
   return result;
 }
 
@@ -89,12 +115,14 @@ float gradient(float x, float g, Constants c) {
   precise float simple = g * c.scale;
   if (!kFromBatch) return simple;
   Pair u = two_sum(x, -c.hi);
-  precise float e = (u.lo - c.lo) - c.mean_xc;
+  precise float upper = u.hi * c.power;
+  precise float lower = (u.lo - c.lo) * c.power - c.mean_xc;
+  Pair xc = two_sum(upper, lower);
   Pair r = two_sum(g, -c.mean_g.hi);
-  Pair p = two_product(u.hi, c.k.hi);
+  Pair p = two_product(xc.hi, c.k.hi);
   Pair t = two_sum(r.hi, -p.hi);
-  precise float rest = (((r.lo - c.mean_g.lo) + t.lo) - p.lo) - (u.hi * c.k.lo + e * c.k.hi);
-  precise float result = (t.hi + rest) * c.scale;
+  precise float rest = (((r.lo - c.mean_g.lo) + t.lo) - p.lo) - (xc.hi * c.k.lo + xc.lo * c.k.hi);
+  precise float result = (t.hi + if_finite(t.hi, rest)) * c.scale;
   return result;
 }
 

@@ -38,7 +38,7 @@ void main() {
   node = workgroup_tree(node, first, level);
   if (lane == 0u) {
     uint at = 2u * (first_out + channel * gl_NumWorkGroups.x + gl_WorkGroupID.x);
-    nodes[at] = vec4(node.g.hi, node.g.lo, node.product.hi, node.product.lo);
-    nodes[at + 1u] = vec4(node.xc.hi, node.xc.lo, 0.0, 0.0);
+    nodes[at] = first_half(node);
+    nodes[at + 1u] = second_half(node);
   }
 }

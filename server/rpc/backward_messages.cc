@@ -22,7 +22,8 @@ GradientSums ReadSums(const v1::GradientSums& message) {
   return {.count = message.count(),
           .grad_output = ToVector<double>(message.grad_output()),
           .product = ToVector<double>(message.grad_output_centered_input()),
-          .centred_input = ToVector<double>(message.centered_input())};
+          .centred_input = ToVector<double>(message.centered_input()),
+          .centred_input_squared = ToVector<double>(message.centered_input_squared())};
 }
 
 void WriteSums(const GradientSums& sums, v1::GradientSums& message) {
@@ -30,6 +31,7 @@ void WriteSums(const GradientSums& sums, v1::GradientSums& message) {
   message.mutable_grad_output()->Add(sums.grad_output.begin(), sums.grad_output.end());
   message.mutable_grad_output_centered_input()->Add(sums.product.begin(), sums.product.end());
   message.mutable_centered_input()->Add(sums.centred_input.begin(), sums.centred_input.end());
+  message.mutable_centered_input_squared()->Add(sums.centred_input_squared.begin(), sums.centred_input_squared.end());
 }
 
 }  // namespace

@@ -10,23 +10,29 @@
 namespace normserve {
 namespace {
 
-absl::Status CheckSums(const GradientSums& sums, int64_t num_features) {
-  if (sums.count < 1) {
+// Whatever a Backward may have reported: not finite where the batch or its gradient is not.
+absl::Status CheckSums(const GradientSums& sums, int64_t num_features, bool is_empty) {
+  if (sums.count < (is_empty ? 0 : 1)) {
     return FieldError("start_from_sums.count",
                       absl::StrCat("start_from_sums.count is ", sums.count, ": send 1 or more values per channel"));
   }
-  absl::Status status = CheckVector<double>("start_from_sums.grad_output", sums.grad_output, num_features);
+  absl::Status status = CheckLength("start_from_sums.grad_output", sums.grad_output.size(), num_features);
   if (status.ok()) {
-    status = CheckVector<double>("start_from_sums.grad_output_centered_input", sums.product, num_features);
+    status = CheckLength("start_from_sums.grad_output_centered_input", sums.product.size(), num_features);
   }
-  if (status.ok()) status = CheckVector<double>("start_from_sums.centered_input", sums.centred_input, num_features);
+  if (status.ok()) status = CheckLength("start_from_sums.centered_input", sums.centred_input.size(), num_features);
+  if (status.ok() && !sums.centred_input_squared.empty()) {
+    status = CheckLength("start_from_sums.centered_input_squared", sums.centred_input_squared.size(), num_features);
+  }
   return status;
 }
 
+// Whatever a Forward may have reported: not finite where the batch was not, and a running variance below zero where a
+// momentum outside [0, 1] made it so.
 absl::Status CheckResent(const ResentForward& resent, int64_t num_features) {
-  absl::Status status = CheckVector<double>("resent.normalization.mean", resent.normalization.mean, num_features);
+  absl::Status status = CheckLength("resent.normalization.mean", resent.normalization.mean.size(), num_features);
   if (status.ok()) {
-    status = CheckNonNegative("resent.normalization.var", resent.normalization.variance, num_features);
+    status = CheckLength("resent.normalization.var", resent.normalization.variance.size(), num_features);
   }
   if (status.ok() && !resent.weight.empty()) {
     status = CheckVector<float>("resent.normalization.weight", resent.weight, num_features);
@@ -108,7 +114,9 @@ absl::StatusOr<Prepared> Prepare(SessionRegistry& registry, SavedForwardCache& c
   const auto shape = CheckTensor("grad_output", request.grad_output);
   if (!shape.ok()) return shape.status();
   status = CheckChannels("grad_output", request.grad_output, session.name(), *shape, num_features);
-  if (status.ok() && request.start_from_sums) status = CheckSums(*request.start_from_sums, num_features);
+  if (status.ok() && request.start_from_sums) {
+    status = CheckSums(*request.start_from_sums, num_features, shape->batch_size == 0);
+  }
   if (status.ok() && request.start_from_sums && request.stop_at_sums) {
     status = FieldError("stop_at_sums",
                         "stop_at_sums and start_from_sums are both set, which leaves nothing to do: set one");
@@ -140,22 +148,34 @@ absl::StatusOr<Prepared> Prepare(SessionRegistry& registry, SavedForwardCache& c
 // once.
 void WeightAndBias(const GradientSums& sums, const NormalizationStatistics& used, double epsilon, bool from_batch,
                    BackwardReply& reply) {
+  const auto count = static_cast<double>(sums.count);
   for (size_t c = 0; c < sums.grad_output.size(); ++c) {
+    reply.grad_bias.push_back(static_cast<float>(sums.grad_output[c]));
+    if (sums.count == 0) {
+      reply.grad_weight.push_back(0);
+      continue;
+    }
     double shifted = used.variance[c] + epsilon;
     double product = sums.product[c];
     if (from_batch) {
+      const double mean_xc = sums.centred_input[c] / count;
+      if (!sums.centred_input_squared.empty()) {
+        shifted = (sums.centred_input_squared[c] - mean_xc * sums.centred_input[c]) / count + epsilon;
+      }
       // A constant channel without epsilon was divided by 1.
       if (shifted == 0) shifted = 1;
-      if (sums.count > 0) product -= sums.centred_input[c] / static_cast<double>(sums.count) * sums.grad_output[c];
+      // A sum of g that is not finite leaves nothing to correct.
+      if (std::isfinite(sums.grad_output[c])) product -= mean_xc * sums.grad_output[c];
     }
     reply.grad_weight.push_back(static_cast<float>(product / std::sqrt(shifted)));
-    reply.grad_bias.push_back(static_cast<float>(sums.grad_output[c]));
   }
 }
 
-GradientSums ZeroSums(size_t num_features) {
+GradientSums ZeroSums(size_t num_features, bool from_batch) {
   const std::vector<double> zeros(num_features, 0.0);
-  return {.count = 0, .grad_output = zeros, .product = zeros, .centred_input = zeros};
+  GradientSums sums{.count = 0, .grad_output = zeros, .product = zeros, .centred_input = zeros};
+  if (from_batch) sums.centred_input_squared = zeros;
+  return sums;
 }
 
 }  // namespace
@@ -178,7 +198,8 @@ void StartBackward(SessionRegistry& registry, Engine& engine, SavedForwardCache&
   };
   if (job.grad_output.shape.batch_size == 0) {
     // An empty batch has no sums of its own, and the gradient of nothing is nothing.
-    return finish(BackwardResult{.sums = job.sums ? *job.sums : ZeroSums(job.normalization->mean.size())});
+    return finish(
+        BackwardResult{.sums = job.sums ? *job.sums : ZeroSums(job.normalization->mean.size(), job.from_batch)});
   }
   engine.Backward(std::move(job), std::move(finish));
 }

@@ -21,13 +21,17 @@ inline absl::Status FieldError(absl::string_view field, absl::string_view messag
   return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField, message, std::move(metadata));
 }
 
+// OK if a vector has one value per channel, whatever they are; else INVALID_ARGUMENT.
+inline absl::Status CheckLength(absl::string_view field, size_t found, int64_t length) {
+  if (static_cast<int64_t>(found) == length) return absl::OkStatus();
+  return FieldError(field, absl::StrCat(field, " has ", found, " values, the session has ", length,
+                                        " channels: send one value per channel"));
+}
+
 // OK if `values` has `length` values, all finite; else INVALID_ARGUMENT that names the first one that is not.
 template <typename T>
 absl::Status CheckVector(absl::string_view field, absl::Span<const T> values, int64_t length) {
-  if (static_cast<int64_t>(values.size()) != length) {
-    return FieldError(field, absl::StrCat(field, " has ", values.size(), " values, the session has ", length,
-                                          " channels: send one value per channel"));
-  }
+  if (absl::Status status = CheckLength(field, values.size(), length); !status.ok()) return status;
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
       return FieldError(field, absl::StrCat(field, "[", i, "] is ", values[i], ": send finite values"));

@@ -20,6 +20,12 @@ absl::Status CheckGiven(const Moments& given, int64_t num_features) {
   return CheckNonNegative("given.m2", given.m2, num_features);
 }
 
+// An empty batch, which no engine sees. It counts for what a saved forward takes besides its input.
+class NothingKept : public KeptInput {
+ public:
+  NothingKept(const BatchShape& shape, ElementType type) : KeptInput(shape, type, 1024 + 16 * shape.num_features) {}
+};
+
 // False for NaN too. An engine that sums in double must refuse what one that sums in float32 cannot hold.
 bool FitsFloat(double value) { return std::abs(value) <= std::numeric_limits<float>::max(); }
 
@@ -69,10 +75,14 @@ void ForwardCall::RunFirst(std::shared_ptr<const SessionState> snapshot) {
                                 .snapshot_generation = snapshot_->generation,
                                 .num_batches_tracked = snapshot_->num_batches_tracked,
                                 .normalized_with = normalized_with_};
-  if (shape_.batch_size == 0) return ReplyWith(unchanged, ForwardResult{.moments = Moments{}});
   std::shared_ptr<const NormalizationStatistics> given;
   if (normalized_with_ == NormalizedWith::kRunning) given = snapshot_->running;
   if (normalized_with_ == NormalizedWith::kGiven) given = GivenStatistics();
+  if (shape_.batch_size == 0) {
+    used_parameters_ = snapshot_->parameters;
+    used_given_ = std::move(given);
+    return ReplyWith(unchanged, EmptyResult());
+  }
   if (update_ == Update::kNone) {
     return Submit(
         snapshot_->parameters, std::move(given), request_.return_batch_moments,
@@ -211,14 +221,18 @@ void ForwardCall::ReplyWith(const ForwardAnswer& answer, ForwardResult result) {
                      .layout = request_.input.layout,
                      .dimensions = request_.input.dimensions,
                      .output = std::move(result.output)};
-  if (shape_.batch_size > 0 && (request_.return_saved_forward || request_.return_normalization)) {
-    reply.saved = SavedFor(result);
-  }
+  if (request_.return_saved_forward || request_.return_normalization) reply.saved = SavedFor(result);
   if (request_.return_batch_moments) reply.batch_moments = std::move(result.moments);
   // The batch is not needed any more; the reply may take long to leave.
   request_.input.pieces.clear();
   request_.input.owner.reset();
   std::move(replied_)(std::move(reply));
+}
+
+ForwardResult ForwardCall::EmptyResult() const {
+  ForwardResult result{.moments = Moments{}};
+  if (request_.return_saved_forward) result.kept_input = std::make_shared<NothingKept>(shape_, request_.input.type);
+  return result;
 }
 
 SavedForward ForwardCall::SavedFor(const ForwardResult& result) const {
@@ -233,6 +247,7 @@ SavedForward ForwardCall::SavedFor(const ForwardResult& result) const {
   if (saved.from_batch) {
     NormalizationStatistics used{.mean = result.moments->mean};
     for (size_t c = 0; c < used.mean.size(); ++c) used.variance.push_back(result.moments->BiasedVariance(c));
+    if (shape_.batch_size == 0) used.mean = used.variance = std::vector<double>(shape_.num_features, 0.0);
     saved.normalization = std::make_shared<const NormalizationStatistics>(std::move(used));
   }
   return saved;

@@ -57,6 +57,7 @@ class ForwardCall : public std::enable_shared_from_this<ForwardCall> {
   absl::Status CheckFinite(const Moments& moments) const;
   void ReplyWith(const ForwardAnswer& answer, ForwardResult result);
   // What a Backward of this batch needs to know.
+  ForwardResult EmptyResult() const;
   SavedForward SavedFor(const ForwardResult& result) const;
   void Fail(absl::Status status);
 

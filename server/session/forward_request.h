@@ -40,7 +40,7 @@ struct ForwardReply {
   Durability durability = Durability::kNone;  // of `generation`
   std::optional<Moments> batch_moments;       // if they were asked for
   // What Backward needs to know, if return_saved_forward or return_normalization asked for it; `input` only with the
-  // former. Nothing for an empty batch.
+  // former.
   std::optional<SavedForward> saved;
   bool return_normalization = false;
   ElementType type = ElementType::kFloat32;

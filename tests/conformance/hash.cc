@@ -59,6 +59,7 @@ uint64_t HashOf(const BackwardResult& result) {
   hash.Add(result.sums.grad_output);
   hash.Add(result.sums.product);
   hash.Add(result.sums.centred_input);
+  hash.Add(result.sums.centred_input_squared);
   return hash.value();
 }
 

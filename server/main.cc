@@ -89,7 +89,9 @@ absl::StatusOr<ChosenEngine> ChooseEngine(const ServerOptions& options) {
 class EndSignals {
  public:
   EndSignals() {
+    // A write that fails so says so: to a connection that is gone, beyond the user's file size limit (ulimit -f).
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     sigemptyset(&signals_);
     sigaddset(&signals_, SIGTERM);
     sigaddset(&signals_, SIGINT);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -41,7 +42,7 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
 
 }  // namespace
 
-ServerProcess::ServerProcess(const std::vector<std::string>& flags, const std::string& listen) {
+ServerProcess::ServerProcess(const std::vector<std::string>& flags, const std::string& listen, Rights rights) {
   std::string folder = (std::filesystem::temp_directory_path() / "normserve-XXXXXX").string();
   scratch_ = mkdtemp(folder.data());
   std::vector<std::string> arguments = {Environment("NORMSERVE_TEST_PROGRAM"), "--listen", listen, "--port-file",
@@ -60,6 +61,11 @@ ServerProcess::ServerProcess(const std::vector<std::string>& flags, const std::s
   if (pid_ == 0) {
     // Only calls that are safe in a child of a process with threads.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (rights == Rights::kAsFilesPermit) {
+      // Gone with the exec. Fails where the user has none of them to lose.
+      prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE);
+      prctl(PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH);
+    }
     dup2(log, STDOUT_FILENO);
     dup2(log, STDERR_FILENO);
     execve(argv[0], argv.data(), envp.data());

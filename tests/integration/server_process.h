@@ -12,11 +12,15 @@
 
 namespace normserve::integration {
 
+// What the process may do. Root may write whatever its permissions say, unless it gives that right up.
+enum class Rights { kOfThisUser, kAsFilesPermit };
+
 // Starts the program in NORMSERVE_TEST_PROGRAM with the flags in NORMSERVE_TEST_FLAGS and `flags`. Dies with this
 // process, whatever happens to it.
 class ServerProcess {
  public:
-  explicit ServerProcess(const std::vector<std::string>& flags = {}, const std::string& listen = "127.0.0.1:0");
+  explicit ServerProcess(const std::vector<std::string>& flags = {}, const std::string& listen = "127.0.0.1:0",
+                         Rights rights = Rights::kOfThisUser);
   // Ends it by SIGTERM if it still runs; a test fails if it does not exit with 0, or if the validation layer spoke.
   ~ServerProcess();
   ServerProcess(const ServerProcess&) = delete;
@@ -29,6 +33,7 @@ class ServerProcess {
   // Another connection to it, shared with nobody.
   std::shared_ptr<grpc::Channel> NewChannel() const;
 
+  pid_t pid() const { return pid_; }
   void Signal(int number);
   // Waits for its end: the exit code, or minus the signal that killed it.
   int Wait();

@@ -57,7 +57,7 @@ BackwardRecording::BackwardRecording(const BackwardJob& job, std::shared_ptr<con
       given_sums_(job.sums),
       given_squares_(SquaresOf(job)) {
   for (double variance : job.normalization->variance) {
-    powers_.push_back(from_batch_ ? PowerOf(variance > 0 ? variance : job.epsilon) : 1.0f);
+    powers_.push_back(PowerOf(variance > 0 ? variance : job.epsilon));
   }
 }
 

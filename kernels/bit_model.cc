@@ -228,7 +228,7 @@ Centring CentringOf(const BackwardJob& job, size_t channel) {
   Centring centring = {.mean = PairOf(job.normalization->mean[channel])};
   double variance = job.normalization->variance[channel];
   if (!(variance > 0)) variance = job.epsilon;
-  if (!job.from_batch || !(variance > 0) || !std::isfinite(variance)) return centring;
+  if (!(variance > 0) || !std::isfinite(variance)) return centring;
   // Half the exponent of the variance, which is in [1/2, 1) * 2^exponent.
   const int half = static_cast<int>(std::floor((std::ilogb(variance) + 1) / 2.0));
   centring.power = std::ldexp(1.0f, std::clamp(-half, -126, 126));

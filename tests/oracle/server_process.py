@@ -166,9 +166,13 @@ class ServerTestCase(unittest.TestCase):
             self.server.show_log()
 
 
-def tensor(array, layout=tensor_pb2.LAYOUT_CHANNELS_FIRST):
-    """A numpy array as a message: float16 as FLOAT16, all else as FLOAT32."""
+def tensor(array, layout=tensor_pb2.LAYOUT_CHANNELS_FIRST, bfloat16=False):
+    """A numpy array as a message: float16 as FLOAT16, all else as FLOAT32, or as BFLOAT16, whose values it holds."""
     array = np.ascontiguousarray(array)
+    if bfloat16:
+        words = (array.astype("<f4").view("<u4") >> 16).astype("<u2")
+        return tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_BFLOAT16, shape=array.shape, layout=layout,
+                                 data=words.tobytes())
     array = array.astype("<f2" if array.dtype == np.float16 else "<f4")
     data_type = tensor_pb2.DATA_TYPE_FLOAT16 if array.itemsize == 2 else tensor_pb2.DATA_TYPE_FLOAT32
     return tensor_pb2.Tensor(data_type=data_type, shape=array.shape, layout=layout, data=array.tobytes())

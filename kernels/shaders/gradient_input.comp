@@ -69,7 +69,7 @@ struct Constants {
 // 1 / a by Newton's steps from an integer seed, the last of them in pairs. A constant channel without epsilon is divided
 // by 1, not 0.
 Pair reciprocal(Pair a) {
-  bool is_zero = a.hi == 0.0;
+  bool is_zero = (floatBitsToUint(a.hi) & 0x7fffffffu) == 0u;
   a = Pair(mix(a.hi, 1.0, is_zero), a.lo);
   precise float r = uintBitsToFloat(0x7ef311c7u - floatBitsToUint(a.hi));
   for (int i = 0; i < 3; ++i) {

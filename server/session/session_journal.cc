@@ -312,18 +312,20 @@ void SessionJournal::KeepVectors(const SessionContent& before, Pending& pending,
     pending.kept.emplace_back(kind, version);
     write.kept.push_back({kind, version, std::move(data)});
   };
-  const auto keep_parameters = [&](const std::shared_ptr<const AffineParameters>& vectors, int64_t version) {
-    if (vectors == nullptr || vectors == after.parameters) return;
-    if (kept_.emplace(VectorKind::kParameters, version).second) {
-      keep(VectorKind::kParameters, version, WriteParameters(*vectors));
-    }
-  };
-  const auto keep_running = [&](const std::shared_ptr<const NormalizationStatistics>& vectors, int64_t version) {
-    if (vectors == nullptr || vectors == after.running) return;
-    if (kept_.emplace(VectorKind::kRunning, version).second) {
-      keep(VectorKind::kRunning, version, WriteStatistics(*vectors));
-    }
-  };
+  const auto keep_parameters = [&](const std::shared_ptr<const AffineParameters>& vectors, int64_t version)
+                                   ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                                     if (vectors == nullptr || vectors == after.parameters) return;
+                                     if (kept_.emplace(VectorKind::kParameters, version).second) {
+                                       keep(VectorKind::kParameters, version, WriteParameters(*vectors));
+                                     }
+                                   };
+  const auto keep_running = [&](const std::shared_ptr<const NormalizationStatistics>& vectors, int64_t version)
+                                ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                                  if (vectors == nullptr || vectors == after.running) return;
+                                  if (kept_.emplace(VectorKind::kRunning, version).second) {
+                                    keep(VectorKind::kRunning, version, WriteStatistics(*vectors));
+                                  }
+                                };
   // What this request was computed with, and what this change takes from under those before.
   if (const ForwardAnswer* forward = ForwardOf(pending.answer); forward != nullptr && !pending.request_id.empty()) {
     keep_parameters(forward->parameters, forward->parameters_version);

@@ -337,7 +337,8 @@ TEST_F(StoredSessionTest, WhatAnUpdateStoresDoesNotGrowWithTheRequestsRemembered
   }
   // The newest of them are kept, bounded in bytes; the others keep their place, not their vectors.
   int64_t kept_bytes = 0;
-  for (const StoredVector& vector : store_->Load(session->uid())->kept) kept_bytes += static_cast<int64_t>(vector.data.size());
+  const auto stored = store_->Load(session->uid());
+  for (const StoredVector& vector : stored->kept) kept_bytes += static_cast<int64_t>(vector.data.size());
   EXPECT_LT(kept_bytes, int64_t{5} << 20);
   EXPECT_GT(kept_bytes, 0);
   EXPECT_EQ((*session->Recall("1000", kPayload))->parameters == nullptr, false);

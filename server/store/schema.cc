@@ -56,6 +56,17 @@ CREATE TABLE snapshots(
   record BLOB NOT NULL,
   PRIMARY KEY(session, name)
 ) STRICT;
+CREATE TABLE requests_of_sessions(
+  session INTEGER NOT NULL,
+  slot INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  request_id TEXT NOT NULL,
+  record BLOB NOT NULL,
+  PRIMARY KEY(session, slot)
+) STRICT, WITHOUT ROWID;
+INSERT INTO requests_of_sessions SELECT session, slot, sequence, request_id, record FROM requests ORDER BY session, slot;
+DROP TABLE requests;
+ALTER TABLE requests_of_sessions RENAME TO requests;
 )sql",
 };
 

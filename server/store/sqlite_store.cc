@@ -66,20 +66,25 @@ absl::Status SqliteStore::Connect() {
   absl::MutexLock lock(&read_mu_);
   reader_ = nullptr;
   absl::Status status = ConnectWriter();
+  if (status.ok()) status = ConnectReader(file_.OpenAnother());
+  // Last, so that where anything fails the epochs are those to come, as the sessions were told.
+  if (status.ok()) status = writer_->ClaimSessions();
   if (status.ok()) {
     owned_ = true;
-  } else {
-    Disconnect();
+    return status;
   }
-  auto connection = status.ok() ? file_.OpenAnother() : file_.OpenQuietly();
-  if (connection.ok()) {
-    auto reader = RowReader::Create(*std::move(connection));
-    unreadable_ = reader.status();
-    if (reader.ok()) reader_ = *std::move(reader);
-  } else {
-    unreadable_ = connection.status();
-  }
-  return status.ok() ? unreadable_ : status;
+  reader_ = nullptr;
+  Disconnect();
+  unreadable_ = ConnectReader(file_.OpenQuietly());
+  return status;
+}
+
+absl::Status SqliteStore::ConnectReader(absl::StatusOr<std::unique_ptr<SqliteConnection>> connection) {
+  if (!connection.ok()) return connection.status();
+  auto reader = RowReader::Create(*std::move(connection));
+  if (!reader.ok()) return reader.status();
+  reader_ = *std::move(reader);
+  return absl::OkStatus();
 }
 
 absl::Status SqliteStore::ConnectWriter() {
@@ -97,8 +102,6 @@ absl::Status SqliteStore::ConnectWriter() {
         return SQLITE_OK;
       },
       &log_frames_);
-  absl::Status status = writer_->ClaimSessions();
-  if (!status.ok()) return status;
 
   auto connection = file_.OpenAnother();
   if (!connection.ok()) return connection.status();

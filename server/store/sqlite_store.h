@@ -65,6 +65,8 @@ class SqliteStore final : public StateStore {
   // Connections, schema and ownership. After an error reads are served if the file can be read.
   absl::Status Connect() ABSL_LOCKS_EXCLUDED(read_mu_);
   absl::Status ConnectWriter();
+  absl::Status ConnectReader(absl::StatusOr<std::unique_ptr<SqliteConnection>> connection)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(read_mu_);
   void Disconnect();
   // The reader or why there is none.
   absl::StatusOr<RowReader*> Reader() ABSL_EXCLUSIVE_LOCKS_REQUIRED(read_mu_);

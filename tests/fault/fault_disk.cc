@@ -61,8 +61,14 @@ std::string FaultFile::AfterPowerLoss(std::mt19937_64& random, bool all_lost) co
   size_t size_bytes = durable_.size();
   for (size_t i = 0; i < unsynced_.size(); ++i) {
     const Change& change = unsynced_[i];
-    const int64_t end = change.truncates ? left.size() : change.offset + change.bytes.size();
-    if (i < size_moment) size_bytes = change.truncates ? change.offset : std::max<size_t>(size_bytes, end);
+    if (change.truncates) {
+      if (i >= size_moment) continue;
+      size_bytes = change.offset;
+      std::fill(left.begin() + change.offset, left.end(), '\0');
+      continue;
+    }
+    const int64_t end = change.offset + change.bytes.size();
+    if (i < size_moment) size_bytes = std::max<size_t>(size_bytes, end);
     for (int64_t begin = change.offset; begin < end;) {
       const int64_t sector = begin / kSectorBytes;
       const int64_t sector_end = std::min((sector + 1) * kSectorBytes, end);
@@ -72,11 +78,7 @@ std::string FaultFile::AfterPowerLoss(std::mt19937_64& random, bool all_lost) co
       } else if (i >= moments[sector]) {
         part = 0;
       }
-      if (change.truncates) {
-        std::memset(left.data() + begin, 0, part);
-      } else {
-        std::memcpy(left.data() + begin, change.bytes.data() + (begin - change.offset), part);
-      }
+      std::memcpy(left.data() + begin, change.bytes.data() + (begin - change.offset), part);
       begin = sector_end;
     }
   }

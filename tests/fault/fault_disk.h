@@ -18,13 +18,18 @@ class FaultFile {
   // Makes durable what was written since the last sync.
   void Sync();
   // A sync that fails: what was written since the last one can be read until the power goes, and is not on the platter,
-  // nor will it be by later syncs. So Linux does it.
-  void FailToSync() { unsynced_.clear(); }
+  // nor will it be by later syncs. So Linux does it, which also tells it to everyone who has the file open, once.
+  void FailToSync() {
+    unsynced_.clear();
+    ++num_failures_;
+  }
+  int64_t num_failures() const { return num_failures_; }
 
   const std::string& bytes() const { return bytes_; }
 
-  // What is left of it. `all_lost`: nothing that was not synced. Else each sector has, independently, its content of
-  // any moment since the sync, or one torn between two such moments; and so has the size.
+  // What is left of it. `all_lost`: nothing that was not synced. Else each sector has, independently, what was written
+  // of it until any moment since the sync, or one torn between two such moments; and so has the size. A truncation is
+  // one of the size: bytes go with it, or stay.
   std::string AfterPowerLoss(std::mt19937_64& random, bool all_lost) const;
 
  private:
@@ -38,6 +43,7 @@ class FaultFile {
   std::string bytes_;
   std::string durable_;
   std::vector<Change> unsynced_;
+  int64_t num_failures_ = 0;
 };
 
 // Files by path. A path's creation or removal is durable only after a sync of its directory; there is one directory.

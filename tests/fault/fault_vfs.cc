@@ -27,8 +27,9 @@ struct FaultHandle {
   FaultVfs* vfs;
   std::string path;
   std::shared_ptr<FaultFile> file;
-  bool syncs_directory;  // with its first sync, as the Unix VFS does for a journal it may have made
-  bool removes;          // its file when it is closed
+  bool syncs_directory;   // with its first sync, as the Unix VFS does for a journal it may have made
+  bool removes;           // its file when it is closed
+  int64_t failures_told;  // of its file's syncs
   int lock = SQLITE_LOCK_NONE;
   std::shared_ptr<FaultVfs::SharedMemory> memory;
 
@@ -91,7 +92,12 @@ struct FaultHandle {
     FaultKind with = FaultKind::kSyncError;
     if (const int code = self.vfs->Enter(Call::kSync, &with); code != SQLITE_OK) {
       if (with != FaultKind::kPowerOff) self.file->FailToSync();
+      self.failures_told = self.file->num_failures();
       return code;
+    }
+    if (self.failures_told != self.file->num_failures()) {
+      self.failures_told = self.file->num_failures();
+      return SQLITE_IOERR_FSYNC;
     }
     if (self.vfs->lies_) return SQLITE_OK;
     self.file->Sync();
@@ -239,12 +245,14 @@ struct FaultHandle {
       if (file == nullptr) file = self.disk_.Create(path);
     }
     const bool journal = (flags & (SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL)) != 0;
+    const int64_t failures_told = file->num_failures();
     new (handle) FaultHandle{.base = {&methods},
                              .vfs = &self,
                              .path = path == nullptr ? "" : path,
                              .file = std::move(file),
                              .syncs_directory = journal && (flags & SQLITE_OPEN_CREATE) != 0,
-                             .removes = (flags & SQLITE_OPEN_DELETEONCLOSE) != 0};
+                             .removes = (flags & SQLITE_OPEN_DELETEONCLOSE) != 0,
+                             .failures_told = failures_told};
     if (out_flags != nullptr) *out_flags = flags;
     return SQLITE_OK;
   }

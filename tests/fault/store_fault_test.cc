@@ -7,6 +7,7 @@
 #include <latch>
 #include <memory>
 
+#include "absl/strings/match.h"
 #include "server/store/sqlite_store.h"
 #include "tests/fault/fault_vfs.h"
 #include "tests/fault/store_scenario.h"
@@ -206,6 +207,36 @@ TEST_F(StoreFaultTest, OnAFullDiskReadsAreServedAndWritesGoOnOnceThereIsSpace) {
   EXPECT_EQ((*store)->ListSessions()->front().sequence, 2);
   vfs.Set(FaultKind::kFull, false);
   EXPECT_TRUE(Put(**store, Change("a", 2, 3)).ok());
+}
+
+TEST_F(StoreFaultTest, WhatFailsWhileAStoreIsTakenOverLeavesItsSessionsChangeable) {
+  bool is_met = true;
+  int64_t num_refused = 0;
+  for (int64_t nth = 1; is_met; ++nth) {
+    FaultVfs vfs;
+    ASSERT_TRUE(Put(**Open(vfs), Creation("a")).ok());
+    // Opened for reading alone, so that the first write takes it over.
+    vfs.Set(FaultKind::kFull, true);
+    const auto store = Open(vfs);
+    ASSERT_TRUE(store.ok()) << store.status();
+    const int64_t epoch = (*store)->Load("a")->head.epoch;
+    vfs.Set(FaultKind::kFull, false);
+    const int64_t call = vfs.calls(FaultKind::kIoError) + nth;
+    vfs.Inject(FaultKind::kIoError, call, false);
+    const absl::Status status = Put(**store, Change("a", epoch, 2));
+    is_met = vfs.calls(FaultKind::kIoError) >= call;
+    num_refused += !status.ok();
+    // A failed sync is for a restart to judge.
+    if (status.ok() || absl::StrContains(status.message(), "sync failed") ||
+        absl::StrContains(status.message(), "SQLite error 1034")) {
+      continue;
+    }
+    EXPECT_TRUE((*store)->Load("a").ok()) << "call " << nth << ": " << status;
+    EXPECT_EQ((*store)->Load("a")->head.epoch, epoch) << "call " << nth << ": " << status;
+    const absl::Status again = Put(**store, Change("a", epoch, 2));
+    EXPECT_TRUE(again.ok()) << "call " << nth << ": " << status << ", then " << again;
+  }
+  EXPECT_GT(num_refused, 10);
 }
 
 TEST_F(StoreFaultTest, AFullDiskWithoutAStoreIsRefusedByName) {

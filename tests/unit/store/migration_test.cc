@@ -90,6 +90,10 @@ TEST_F(MigrationTest, AFileOfVersionOneKeepsEverythingAndTakesWhatIsNew) {
   store = nullptr;
   EXPECT_EQ(QueryFile(directory_.file("normserve.db"), "PRAGMA user_version"), 2);
   EXPECT_EQ(SchemaVersion(), 2);
+  // A session's requests lie together: else reading them takes a page each.
+  EXPECT_EQ(QueryFile(directory_.file("normserve.db"),
+                      "SELECT count(*) FROM sqlite_schema WHERE name = 'requests' AND sql LIKE '%WITHOUT ROWID'"),
+            1);
   store = OpenStore(directory_.path());
   EXPECT_EQ(store->ListSessions()->size(), 3u);
   ASSERT_EQ(store->Load("uid-1")->snapshots.size(), 1u);

@@ -155,12 +155,16 @@ TEST(RefusedOpenTest, AMissingDirectoryIsMadeForThisUserAlone) {
               Fails(absl::StatusCode::kUnavailable, ErrorReason::kStoreRefused));
 }
 
-// Root may write everything, so the refusal is looked for as another user, in a child.
-std::string MessageAsNobody(const std::string& directory) {
+// Root may write everything, so the refusal is looked for as another user, in a child. From within the folder above,
+// whose own path that user need not be allowed to walk.
+std::string MessageAsNobody(const std::string& path) {
+  const std::filesystem::path above = std::filesystem::path(path).parent_path();
+  const std::string directory = std::filesystem::path(path).filename();
   int ends[2];
   if (pipe(ends) != 0) return "no pipe";
   const pid_t child = fork();
   if (child == 0) {
+    if (chdir(above.c_str()) != 0) _exit(1);
     if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0)) _exit(1);
     const std::string message(SqliteStore::Open({.directory = directory}).status().message());
     (void)!write(ends[1], message.data(), message.size());
@@ -178,14 +182,14 @@ TEST(RefusedOpenTest, WhatCannotBeWrittenIsNamed) {
   ScratchDirectory directory;
   MakeStore(directory.path());
   const auto before = directory.Contents();
+  const std::string name = std::filesystem::path(directory.path()).filename();
   chmod(directory.path().c_str(), 0555);
   chmod(directory.file("normserve.db").c_str(), 0666);
-  EXPECT_THAT(MessageAsNobody(directory.path()),
-              AllOf(HasSubstr(directory.path() + ": "), HasSubstr("read and write")));
+  EXPECT_THAT(MessageAsNobody(directory.path()), AllOf(HasSubstr(name + ": "), HasSubstr("read and write")));
   chmod(directory.path().c_str(), 0777);
   chmod(directory.file("normserve.db").c_str(), 0444);
   EXPECT_THAT(MessageAsNobody(directory.path()),
-              AllOf(HasSubstr(directory.file("normserve.db") + ": "), HasSubstr("read and write")));
+              AllOf(HasSubstr(name + "/normserve.db: "), HasSubstr("read and write")));
   EXPECT_TRUE(directory.Contents() == before);
   chmod(directory.path().c_str(), 0700);
 }

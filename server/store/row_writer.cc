@@ -15,9 +15,9 @@ enum Sql {
   kRollbackTo,
   kClaim,
   kInsertSession,
+  kFindSession,
   kUpdateSession,
   kDeleteSession,
-  kFindSession,
   kPutCurrent,
   kDropCurrent,
   kAddKept,
@@ -42,9 +42,9 @@ constexpr const char* kSql[] = {
     "ROLLBACK TO one",
     "UPDATE sessions SET epoch = epoch + 1",
     "INSERT INTO sessions(name, uid, epoch, sequence, record) VALUES(?, ?, ?, ?, ?)",
-    "UPDATE sessions SET record = ?, sequence = ? WHERE uid = ? AND epoch = ? AND sequence = ? - 1 RETURNING id",
-    "DELETE FROM sessions WHERE uid = ? AND epoch = ? AND sequence = ? - 1 RETURNING id",
-    "SELECT epoch, sequence FROM sessions WHERE uid = ?",
+    "SELECT id, epoch, sequence FROM sessions WHERE uid = ?",
+    "UPDATE sessions SET record = ?, sequence = ? WHERE id = ?",
+    "DELETE FROM sessions WHERE id = ?",
     "INSERT INTO current_vectors(session, kind, version, data) VALUES(?, ?, ?, ?)"
     " ON CONFLICT(session, kind) DO UPDATE SET version = excluded.version, data = excluded.data",
     "DELETE FROM current_vectors WHERE session = ? AND kind = ?",
@@ -166,20 +166,7 @@ absl::StatusOr<int64_t> RowWriter::CreateSession(const SessionWrite& write) {
   return sqlite3_last_insert_rowid(connection_.get());
 }
 
-absl::StatusOr<int64_t> RowWriter::ChangeSession(const SessionWrite& write) {
-  const bool deletes = write.kind == SessionWrite::Kind::kDelete;
-  SqliteStatement::Run run(at(deletes ? kDeleteSession : kUpdateSession));
-  if (!deletes) run.Blob(write.head).Integer(write.sequence);
-  run.Text(write.uid).Integer(write.epoch).Integer(write.sequence);
-  int code = run.Step();
-  if (code == SQLITE_DONE) return WhyNotChanged(write);
-  if (code != SQLITE_ROW) return Error(code);
-  const int64_t session = run.IntegerAt(0);
-  if (code = run.Finish(); code != SQLITE_OK) return Error(code);
-  return session;
-}
-
-absl::Status RowWriter::WhyNotChanged(const SessionWrite& write) {
+absl::StatusOr<int64_t> RowWriter::FindToChange(const SessionWrite& write) {
   SqliteStatement::Run run(at(kFindSession));
   const int code = run.Text(write.uid).Step();
   if (code == SQLITE_DONE) {
@@ -187,14 +174,29 @@ absl::Status RowWriter::WhyNotChanged(const SessionWrite& write) {
                                 ": it was deleted, or its creation was refused"));
   }
   if (code != SQLITE_ROW) return Error(code);
-  if (const int64_t epoch = run.IntegerAt(0); epoch != write.epoch) {
+  if (const int64_t epoch = run.IntegerAt(1); epoch != write.epoch) {
     return MakeError(absl::StatusCode::kFailedPrecondition, ErrorReason::kNotOwner,
                      absl::StrCat(connection_.file(), ": the session of uid ", write.uid, " has owner epoch ", epoch,
                                   ", the write has ", write.epoch, ": ask the server that owns it now"));
   }
-  return Refused(absl::StrCat(connection_.file(), ": the newest write of the session of uid ", write.uid, " is ",
-                              run.IntegerAt(1), ", so write ", write.sequence,
-                              " does not follow: the one before it was refused"));
+  if (const int64_t newest = run.IntegerAt(2); newest != write.sequence - 1) {
+    return Refused(absl::StrCat(connection_.file(), ": the newest write of the session of uid ", write.uid, " is ",
+                                newest, ", so write ", write.sequence,
+                                " does not follow: the one before it was refused"));
+  }
+  return run.IntegerAt(0);
+}
+
+absl::StatusOr<int64_t> RowWriter::ChangeSession(const SessionWrite& write) {
+  // Two statements: for one with RETURNING, SQLite builds a table in memory each time.
+  const auto session = FindToChange(write);
+  if (!session.ok()) return session;
+  const bool deletes = write.kind == SessionWrite::Kind::kDelete;
+  SqliteStatement::Run run(at(deletes ? kDeleteSession : kUpdateSession));
+  if (!deletes) run.Blob(write.head).Integer(write.sequence);
+  const int code = run.Integer(*session).Finish();
+  if (code != SQLITE_OK) return Error(code);
+  return session;
 }
 
 int RowWriter::DeleteRows(int64_t session) {

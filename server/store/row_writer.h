@@ -40,9 +40,10 @@ class RowWriter {
 
   absl::Status ApplySession(const SessionWrite& write);
   absl::StatusOr<int64_t> CreateSession(const SessionWrite& write);
-  // Runs kUpdateSession or kDeleteSession, which give the session's row id if epoch and sequence are right.
+  // The row id of the session, if epoch and sequence are right.
+  absl::StatusOr<int64_t> FindToChange(const SessionWrite& write);
+  // Updates or deletes its row in `sessions`.
   absl::StatusOr<int64_t> ChangeSession(const SessionWrite& write);
-  absl::Status WhyNotChanged(const SessionWrite& write);
   int DeleteRows(int64_t session);
   int ApplyRows(int64_t session, const SessionWrite& write);
   int PutRequest(int64_t session, const StoredRequest& request);

@@ -276,8 +276,13 @@ GradientConstants ConstantsOf(const BackwardJob& job, size_t channel, const Grad
   const Pair variance = MultiplyPairs(SubtractProduct(sums.square, mean_xc, sums.xc), share);
   const double power = c.centring.power;
   c.mean_xc = mean_xc.hi;
-  c.k =
-      MultiplyPairs(covariance, Reciprocal(AddPairs(variance, PairOf(std::min(job.epsilon * power * power, 0x1p100)))));
+  const Pair epsilon = PairOf(std::min(job.epsilon * power * power, 0x1p100));
+  const Pair with_epsilon = AddPairs(variance, epsilon), inverse = Reciprocal(with_epsilon);
+  c.k = MultiplyPairs(covariance, inverse);
+  if (job.from_batch && count == 2) {
+    c.k = {c.k.hi * 0, c.k.lo * 0};
+    if (with_epsilon.hi != 0) c.scale *= MultiplyPairs(epsilon, inverse).hi;
+  }
   return c;
 }
 

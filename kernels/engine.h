@@ -78,6 +78,11 @@ struct GradientSums {
 //                grad_input = ((g - G / count) - xc * k) * (weight * r)
 //   else:        grad_input = g * (weight * r)
 //
+// Of two values a channel, g - G / count lies along xc: what is left of it beside xc * k is computed as what it is, for
+// the difference would keep no digits. A k that is not finite passes through:
+//
+//   count == 2:  (g - G / count) * (epsilon / (v + epsilon)) * (weight * r)
+//
 // Source: Ioffe & Szegedy 2015, section 3. X / count is zero but for rounding; with it, and with S, the gradient does
 // not depend on how exact m and v are, also where nearly all of it cancels. Where G is not finite, neither is P, and X
 // / count * G is left out. grad_bias is G; grad_weight is r

@@ -123,10 +123,10 @@ void ReferenceEngine::Backward(BackwardJob job, BackwardDone done) {
     std::vector<double> output(g.size());
     const auto count = static_cast<double>(result.sums.count);
     for (int64_t c = 0; c < shape.num_features; ++c) {
-      double shifted = used.variance[c] + job.epsilon;
+      double variance = used.variance[c], shifted = variance + job.epsilon;
       // A constant channel without epsilon was divided by 1.
       if (job.from_batch && shifted == 0) shifted = 1;
-      const double scale = job.parameters->weight[c] / std::sqrt(shifted);
+      double scale = job.parameters->weight[c] / std::sqrt(shifted);
       if (!job.from_batch) {
         ForEachValue(shape, c, [&](int64_t i) { output[i] = g[i] * scale; });
         continue;
@@ -137,10 +137,15 @@ void ReferenceEngine::Backward(BackwardJob job, BackwardDone done) {
       const double g_sum = std::isfinite(result.sums.grad_output[c]) ? result.sums.grad_output[c] : 0;
       const std::vector<double>& squares = result.sums.centred_input_squared;
       if (!squares.empty()) {
-        shifted = (squares[c] - mean_x * result.sums.centred_input[c]) / count + job.epsilon;
+        variance = (squares[c] - mean_x * result.sums.centred_input[c]) / count;
+        shifted = variance + job.epsilon;
         if (shifted == 0) shifted = 1;
       }
-      const double k = (result.sums.product[c] - mean_x * g_sum) / count / shifted;
+      double k = (result.sums.product[c] - mean_x * g_sum) / count / shifted;
+      if (count == 2) {
+        k *= 0;
+        if (variance + job.epsilon != 0) scale *= job.epsilon / shifted;
+      }
       ForEachValue(shape, c, [&](int64_t i) {
         const double centred = (x[i] - used.mean[c]) - mean_x;
         output[i] = ((g[i] - mean_g) - centred * k) * scale;

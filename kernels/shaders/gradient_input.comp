@@ -5,9 +5,9 @@
 //
 //   ((g - mean of g) - xc * k) * scale,  k = (covariance of g and xc) / (variance of xc + epsilon)
 //
-// where xc and epsilon are multiplied by the channel's power of two as in gradient_sums,
-// with every difference and product as a pair, because the terms may cancel; where they are not finite, the rounded
-// terms alone count, as IEEE 754 says. Else g * scale. No invocation reads a value
+// where xc and epsilon are multiplied by the channel's power of two as in gradient_sums, with every difference and product as a pair, because the terms may cancel; where they are not finite, the rounded
+// terms alone count, as IEEE 754 says. For two values a channel that is (g - mean of g) * scale * epsilon / (variance of
+// xc + epsilon), and nothing cancels. Else g * scale. No invocation reads a value
 // that another writes: the result takes the place of g.
 //
 //   0  x           block of the batch, [N, C, S], dense; only with kFromBatch
@@ -66,11 +66,13 @@ struct Constants {
   Pair k;
 };
 
+// By bits, so that nothing hangs on what a driver makes of -0 or subnormals.
+bool is_zero(float a) { return (floatBitsToUint(a) & 0x7fffffffu) == 0u; }
+
 // 1 / a by Newton's steps from an integer seed, the last of them in pairs. A constant channel without epsilon is divided
 // by 1, not 0.
 Pair reciprocal(Pair a) {
-  bool is_zero = (floatBitsToUint(a.hi) & 0x7fffffffu) == 0u;
-  a = Pair(mix(a.hi, 1.0, is_zero), a.lo);
+  a = Pair(mix(a.hi, 1.0, is_zero(a.hi)), a.lo);
   precise float r = uintBitsToFloat(0x7ef311c7u - floatBitsToUint(a.hi));
   for (int i = 0; i < 3; ++i) {
     precise float error = 1.0 - a.hi * r;
@@ -107,7 +109,14 @@ Constants channel_constants(uint channel, bool stores) {
   Pair covariance = multiply_pairs(subtract_product(node.product, mean_xc, g), share);
   Pair variance = multiply_pairs(subtract_product(node.square, mean_xc, node.xc), share);
   result.mean_xc = mean_xc.hi;
-  result.k = multiply_pairs(covariance, reciprocal(add_pairs(variance, Pair(more.x, more.y))));
+  Pair epsilon = Pair(more.x, more.y), shifted = add_pairs(variance, epsilon), inverse = reciprocal(shifted);
+  result.k = multiply_pairs(covariance, inverse);
+  if (share_hi == 0.5) {
+    precise float k_hi = result.k.hi * 0.0, k_lo = result.k.lo * 0.0;
+    precise float scale = result.scale * multiply_pairs(epsilon, inverse).hi;
+    result.k = Pair(k_hi, k_lo);
+    result.scale = mix(scale, result.scale, is_zero(shifted.hi));
+  }
   return result;
 }
 

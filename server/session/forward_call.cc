@@ -60,7 +60,7 @@ ForwardCall::ForwardCall(Engine& engine, std::shared_ptr<Session> session, Batch
 
 void ForwardCall::Run() {
   Session::Admission admission = session_->Admit(request_.guard.request_id);
-  if (admission.is_remembered) {
+  if (admission.may_be_remembered) {
     fingerprint_ = FingerprintOf(request_);
     auto answer = session_->Recall(request_.guard.request_id, fingerprint_);
     if (!answer.ok()) return Fail(answer.status());

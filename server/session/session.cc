@@ -45,8 +45,8 @@ SnapshotDescription Session::Describe(absl::string_view snapshot_name, const Sta
 }
 
 Session::Admission Session::Admit(const std::string& request_id) const {
-  auto [content, is_remembered] = journal_->Admit(request_id);
-  return Admission{.snapshot = std::move(content.state), .is_remembered = is_remembered};
+  auto [content, may_be_remembered] = journal_->Admit(request_id);
+  return Admission{.snapshot = std::move(content.state), .may_be_remembered = may_be_remembered};
 }
 
 absl::StatusOr<std::optional<ForwardAnswer>> Session::Recall(const std::string& request_id,

@@ -58,14 +58,15 @@ class Session {
   // Whether a store keeps it.
   bool is_stored() const { return journal_->is_stored(); }
 
-  // The newest state, and whether `request_id` is remembered, as of one moment.
+  // The newest state, and whether `request_id` may be remembered, as of one moment: if so, ask Recall.
   struct Admission {
     std::shared_ptr<const SessionState> snapshot;
-    bool is_remembered = false;
+    bool may_be_remembered = false;
   };
   Admission Admit(const std::string& request_id) const;
 
-  // The answer first given to a Forward; nothing if it is not remembered. INVALID_ARGUMENT: REQUEST_ID_REUSED.
+  // The answer first given to a Forward; nothing if it is not remembered. INVALID_ARGUMENT: REQUEST_ID_REUSED;
+  // what the store says.
   absl::StatusOr<std::optional<ForwardAnswer>> Recall(const std::string& request_id,
                                                       const Fingerprint& fingerprint) const;
 

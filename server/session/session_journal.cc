@@ -106,10 +106,8 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(const St
   if (!head.ok()) return head.status();
   const auto length = static_cast<size_t>(head->state.config.num_features);
   StoredVectors vectors;
-  for (const auto* list : {&stored.current, &stored.kept}) {
-    for (const StoredVector& vector : *list) {
-      if (absl::Status status = ReadVector(what, vector, length, vectors); !status.ok()) return status;
-    }
+  for (const StoredVector& vector : stored.current) {
+    if (absl::Status status = ReadVector(what, vector, length, vectors); !status.ok()) return status;
   }
   SessionState& state = head->state;
   state.parameters = OfVersion(vectors.parameters, state.parameters_version);
@@ -131,23 +129,45 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(const St
                          std::move(surroundings), stored.head.epoch, stored.head.sequence));
 
   absl::MutexLock lock(&journal->mutex_);
-  const auto remember = [&](const std::string& request_id, RememberedRequest request)
-                            ABSL_EXCLUSIVE_LOCKS_REQUIRED(journal->mutex_) {
-                              if (auto* forward = std::get_if<ForwardAnswer>(&request.answer))
-                                FillIn(vectors, *forward);
-                              journal->memory_.Remember(request_id, request.fingerprint, std::move(request.answer));
-                            };
-  if (absl::Status status = ReadRequests(what, stored.requests, remember); !status.ok()) return status;
-  if (!stored.requests.empty()) journal->num_remembered_ = stored.requests.back().sequence + 1;
-  journal->memory_.TakeReleased();  // the rule below finds them too
-  for (const StoredVector& vector : stored.kept) {
-    journal->kept_.emplace(vector.kind, vector.version);
+  journal->is_recollected_ = false;
+  return journal;
+}
+
+absl::Status SessionJournal::Recollect() {
+  if (is_recollected_) return absl::OkStatus();
+  const auto stored = surroundings_.store->LoadMemory(identity_.uid);
+  if (!stored.ok()) return stored.status();
+  const std::string what = absl::StrCat("session \"", identity_.name, "\"");
+  const SessionState& state = *Visible().state;
+  StoredVectors vectors;
+  for (const StoredVector& vector : stored->kept) {
+    const auto length = static_cast<size_t>(state.config.num_features);
+    if (absl::Status status = ReadVector(what, vector, length, vectors); !status.ok()) return status;
+  }
+  vectors.parameters[state.parameters_version] = state.parameters;
+  if (state.running != nullptr) vectors.running[state.running_version] = state.running;
+  std::vector<std::pair<std::string, RememberedRequest>> requests;
+  absl::Status status =
+      ReadRequests(what, stored->requests, [&](const std::string& request_id, RememberedRequest request) {
+        requests.emplace_back(request_id, std::move(request));
+      });
+  if (!status.ok()) return status;
+
+  is_recollected_ = true;
+  for (auto& [request_id, request] : requests) {
+    if (auto* forward = std::get_if<ForwardAnswer>(&request.answer)) FillIn(vectors, *forward);
+    memory_.Remember(request_id, request.fingerprint, std::move(request.answer));
+  }
+  if (!stored->requests.empty()) num_remembered_ = stored->requests.back().sequence + 1;
+  memory_.TakeReleased();  // the rule below finds them too
+  for (const StoredVector& vector : stored->kept) {
+    kept_.emplace(vector.kind, vector.version);
     const void* const of_version = vector.kind == VectorKind::kParameters
                                        ? static_cast<const void*>(OfVersion(vectors.parameters, vector.version).get())
                                        : static_cast<const void*>(OfVersion(vectors.running, vector.version).get());
-    if (!journal->memory_.Keeps(of_version)) journal->released_.emplace_back(vector.kind, vector.version);
+    if (!memory_.Keeps(of_version)) released_.emplace_back(vector.kind, vector.version);
   }
-  return journal;
+  return absl::OkStatus();
 }
 
 SessionWrite SessionJournal::FirstWrite() const {
@@ -172,15 +192,17 @@ SessionContent SessionJournal::Visible() const {
   return visible_;
 }
 
-std::pair<SessionContent, bool> SessionJournal::Admit(const std::string& request_id) const {
+std::pair<SessionContent, bool> SessionJournal::Admit(const std::string& request_id) {
   if (request_id.empty()) return {Visible(), false};
   absl::MutexLock lock(&mutex_);
-  return {Visible(), memory_.Contains(request_id)};
+  const bool may_be_remembered = !Recollect().ok() || memory_.Contains(request_id);
+  return {Visible(), may_be_remembered};
 }
 
 absl::StatusOr<std::optional<Answer>> SessionJournal::Recall(const std::string& request_id,
-                                                             const Fingerprint& fingerprint) const {
+                                                             const Fingerprint& fingerprint) {
   absl::MutexLock lock(&mutex_);
+  if (absl::Status status = Recollect(); !status.ok()) return status;
   const auto found = memory_.Find(request_id, fingerprint);
   if (!found.ok()) return found.status();
   if (*found == nullptr) return std::nullopt;
@@ -213,7 +235,12 @@ void SessionJournal::Change(ChangeGuard guard, Fingerprint fingerprint, Make mak
   {
     absl::MutexLock lock(&mutex_);
     Pending* depends_on = nullptr;
-    auto known = Known(guard, fingerprint, &depends_on);
+    std::optional<absl::StatusOr<Answer>> known;
+    if (absl::Status status = Recollect(); !status.ok()) {
+      known = std::move(status);
+    } else {
+      known = Known(guard, fingerprint, &depends_on);
+    }
     if (!known.has_value()) {
       absl::StatusOr<SessionChange> change = make(Newest());
       if (change.ok()) {

@@ -62,7 +62,8 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   static std::shared_ptr<SessionJournal> New(SessionIdentity identity, SessionContent first,
                                              SessionSurroundings surroundings);
 
-  // Of a stored one. DATA_LOSS (STORED_DATA_LOST): a record is damaged.
+  // Of a stored one; what it remembers of requests is read when it is first needed. DATA_LOSS (STORED_DATA_LOST): a
+  // record is damaged.
   static absl::StatusOr<std::shared_ptr<SessionJournal>> Restore(const StoredSession& stored,
                                                                  SessionSurroundings surroundings);
 
@@ -75,11 +76,11 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
 
   SessionContent Visible() const ABSL_LOCKS_EXCLUDED(content_mutex_);
 
-  // The visible content, and whether `request_id` is remembered, as of one moment.
-  std::pair<SessionContent, bool> Admit(const std::string& request_id) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // The visible content, and whether `request_id` may be remembered, as of one moment: if so, ask Recall.
+  std::pair<SessionContent, bool> Admit(const std::string& request_id) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // The answer first given; nothing if it is not remembered. INVALID_ARGUMENT: REQUEST_ID_REUSED.
-  absl::StatusOr<std::optional<Answer>> Recall(const std::string& request_id, const Fingerprint& fingerprint) const
+  // The answer first given; nothing if it is not remembered. INVALID_ARGUMENT: REQUEST_ID_REUSED; what the store says.
+  absl::StatusOr<std::optional<Answer>> Recall(const std::string& request_id, const Fingerprint& fingerprint)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Made of the newest content, under the journal's lock; called again if that content was dropped.
@@ -110,6 +111,9 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   SessionJournal(SessionIdentity identity, SessionContent first, SessionSurroundings surroundings, int64_t epoch,
                  int64_t sequence);
 
+  // Reads what a stored session remembers, if that was not done yet: before its first change, and not at its start, for
+  // it may be much longer than the session itself. After an error it is tried again the next time.
+  absl::Status Recollect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What `guard` gets of what is there already; nothing if a change is due. `depends_on` is what the answer holds with.
   std::optional<absl::StatusOr<Answer>> Known(const ChangeGuard& guard, const Fingerprint& fingerprint,
                                               Pending** depends_on) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -139,6 +143,7 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
 
   // Before content_mutex_ and the store's.
   mutable absl::Mutex mutex_;
+  bool is_recollected_ ABSL_GUARDED_BY(mutex_) = true;  // false: the memory is still in the store alone
   RequestMemory memory_ ABSL_GUARDED_BY(mutex_);
   std::deque<Pending> pending_ ABSL_GUARDED_BY(mutex_);
   int64_t chain_ ABSL_GUARDED_BY(mutex_) = 0;     // counts what was dropped: later word of it is ignored

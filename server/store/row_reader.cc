@@ -60,35 +60,46 @@ absl::StatusOr<std::vector<StoredRequest>> RowReader::ListServerRequests() {
 }
 
 absl::StatusOr<StoredSession> RowReader::Load(absl::string_view uid) {
-  if (const int code = connection_->Execute("BEGIN"); code != SQLITE_OK) return connection_->Error(code);
-  auto session = LoadRows(uid);
-  if (!sqlite3_get_autocommit(connection_->get())) connection_->Execute("ROLLBACK");
-  return session;
+  return InTransaction<StoredSession>([&](StoredSession& session) {
+    const auto id = FindSession(uid, session.head);
+    if (!id.ok()) return id.status();
+    absl::Status status = LoadVectors(kCurrent, *id, session.current);
+    if (status.ok()) status = LoadSnapshots(*id, session.snapshots);
+    return status;
+  });
 }
 
-absl::StatusOr<StoredSession> RowReader::LoadRows(absl::string_view uid) {
-  StoredSession session;
-  int64_t id = 0;
-  {
-    SqliteStatement::Run run(at(kFind));
-    const int code = run.Text(uid).Step();
-    if (code == SQLITE_DONE) {
-      return MakeError(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound,
-                       absl::StrCat(connection_->file(), ": holds no session of uid ", uid));
-    }
-    if (code != SQLITE_ROW) return connection_->Error(code);
-    session.head = HeadOf(run);
-    id = run.IntegerAt(5);
-  }
-  absl::Status status = LoadVectors(kCurrent, id, session.current);
-  if (status.ok()) status = LoadVectors(kKept, id, session.kept);
-  if (status.ok()) {
+absl::StatusOr<StoredMemory> RowReader::LoadMemory(absl::string_view uid) {
+  return InTransaction<StoredMemory>([&](StoredMemory& memory) {
+    StoredHead head;
+    const auto id = FindSession(uid, head);
+    if (!id.ok()) return id.status();
+    if (absl::Status status = LoadVectors(kKept, *id, memory.kept); !status.ok()) return status;
     SqliteStatement::Run run(at(kRequests));
-    status = LoadRequests(run.Integer(id), session.requests);
-  }
-  if (status.ok()) status = LoadSnapshots(id, session.snapshots);
+    return LoadRequests(run.Integer(*id), memory.requests);
+  });
+}
+
+template <typename Loaded>
+absl::StatusOr<Loaded> RowReader::InTransaction(absl::FunctionRef<absl::Status(Loaded&)> load) {
+  if (const int code = connection_->Execute("BEGIN"); code != SQLITE_OK) return connection_->Error(code);
+  Loaded loaded;
+  const absl::Status status = load(loaded);
+  if (!sqlite3_get_autocommit(connection_->get())) connection_->Execute("ROLLBACK");
   if (!status.ok()) return status;
-  return session;
+  return loaded;
+}
+
+absl::StatusOr<int64_t> RowReader::FindSession(absl::string_view uid, StoredHead& head) {
+  SqliteStatement::Run run(at(kFind));
+  const int code = run.Text(uid).Step();
+  if (code == SQLITE_DONE) {
+    return MakeError(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound,
+                     absl::StrCat(connection_->file(), ": holds no session of uid ", uid));
+  }
+  if (code != SQLITE_ROW) return connection_->Error(code);
+  head = HeadOf(run);
+  return run.IntegerAt(5);
 }
 
 absl::Status RowReader::LoadVectors(int sql, int64_t session, std::vector<StoredVector>& vectors) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -20,13 +21,17 @@ class RowReader {
 
   absl::StatusOr<std::vector<StoredHead>> ListSessions();
   absl::StatusOr<std::vector<StoredRequest>> ListServerRequests();
-  // One session as of one transaction.
   absl::StatusOr<StoredSession> Load(absl::string_view uid);
+  absl::StatusOr<StoredMemory> LoadMemory(absl::string_view uid);
 
  private:
   explicit RowReader(std::unique_ptr<SqliteConnection> connection) : connection_(std::move(connection)) {}
 
-  absl::StatusOr<StoredSession> LoadRows(absl::string_view uid);
+  // What `load` loads, as of one moment.
+  template <typename Loaded>
+  absl::StatusOr<Loaded> InTransaction(absl::FunctionRef<absl::Status(Loaded&)> load);
+  // The row id of the session, and its head.
+  absl::StatusOr<int64_t> FindSession(absl::string_view uid, StoredHead& head);
   absl::Status LoadVectors(int sql, int64_t session, std::vector<StoredVector>& vectors);
   absl::Status LoadRequests(SqliteStatement::Run& run, std::vector<StoredRequest>& requests);
   absl::Status LoadSnapshots(int64_t session, std::vector<StoredSnapshot>& snapshots);

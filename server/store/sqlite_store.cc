@@ -157,6 +157,13 @@ absl::StatusOr<StoredSession> SqliteStore::Load(absl::string_view uid) {
   return session;
 }
 
+absl::StatusOr<StoredMemory> SqliteStore::LoadMemory(absl::string_view uid) {
+  absl::MutexLock lock(&read_mu_);
+  const auto reader = Reader();
+  if (!reader.ok()) return reader.status();
+  return (*reader)->LoadMemory(uid);
+}
+
 // ---- Writing
 
 void SqliteStore::Write(StoreWrite write, Stored stored) {

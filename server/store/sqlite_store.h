@@ -49,6 +49,7 @@ class SqliteStore final : public StateStore {
 
   absl::StatusOr<std::vector<StoredHead>> ListSessions() override ABSL_LOCKS_EXCLUDED(read_mu_);
   absl::StatusOr<std::vector<StoredRequest>> ListServerRequests() override ABSL_LOCKS_EXCLUDED(read_mu_);
+  absl::StatusOr<StoredMemory> LoadMemory(absl::string_view uid) override ABSL_LOCKS_EXCLUDED(read_mu_);
   absl::StatusOr<StoredSession> Load(absl::string_view uid) override ABSL_LOCKS_EXCLUDED(read_mu_);
   void Write(StoreWrite write, Stored stored) override ABSL_LOCKS_EXCLUDED(mu_);
   // Also copies the journal into the file and gives the directory free. Not from within a call of the store's.

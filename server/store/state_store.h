@@ -53,12 +53,17 @@ struct StoredHead {
   int64_t num_snapshots = 0;
 };
 
+// A session as it is.
 struct StoredSession {
   StoredHead head;
   std::vector<StoredVector> current;      // at most one of a kind
-  std::vector<StoredVector> kept;         // what remembered requests were computed with, beyond the current ones
-  std::vector<StoredRequest> requests;    // by rising sequence
   std::vector<StoredSnapshot> snapshots;  // by name
+};
+
+// What a session remembers of its requests; much longer than itself.
+struct StoredMemory {
+  std::vector<StoredVector> kept;       // what they were computed with, beyond the current vectors
+  std::vector<StoredRequest> requests;  // by rising sequence
 };
 
 // One change of one session.
@@ -107,8 +112,9 @@ class StateStore {
   // The requests remembered for the server as a whole, by rising sequence.
   virtual absl::StatusOr<std::vector<StoredRequest>> ListServerRequests() = 0;
 
-  // One session whole. NOT_FOUND: there is none with this uid.
+  // One session. NOT_FOUND: there is none with this uid.
   virtual absl::StatusOr<StoredSession> Load(absl::string_view uid) = 0;
+  virtual absl::StatusOr<StoredMemory> LoadMemory(absl::string_view uid) = 0;
 
   using Stored = absl::AnyInvocable<void(absl::Status) &&>;
 

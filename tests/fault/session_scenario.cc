@@ -357,7 +357,7 @@ void SessionScenario::RepeatAll(SessionRegistry& registry) {
   for (size_t i = 0; i < calls_.size(); ++i) {
     if (calls_[i].outcome != Outcome::kUnknown) continue;
     const auto session = registry.Find(NameOf(calls_[i].session));
-    if (session.ok() && (*session)->Admit(calls_[i].request_id).is_remembered) Send(registry, i);
+    if (session.ok() && (*session)->Admit(calls_[i].request_id).may_be_remembered) Send(registry, i);
   }
   for (size_t i = 0; i < calls_.size(); ++i) {
     const Call& call = calls_[i];

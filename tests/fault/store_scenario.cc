@@ -30,7 +30,7 @@ bool IsBefore(const StoredVector& left, const StoredVector& right) {
   return std::pair(left.kind, left.version) < std::pair(right.kind, right.version);
 }
 
-void ApplyToSession(const SessionWrite& write, StoredSession& session) {
+void ApplyToSession(const SessionWrite& write, WholeSession& session) {
   session.head.uid = write.uid;
   if (write.kind == SessionWrite::Kind::kCreate) session.head.name = write.name;
   session.head.sequence = write.sequence;
@@ -98,7 +98,9 @@ absl::StatusOr<StoreContents> ReadContents(StateStore& store) {
         session->head.num_snapshots != head.num_snapshots) {
       return absl::InternalError(absl::StrCat(head.uid, " is listed otherwise than it is loaded"));
     }
-    contents.sessions[head.uid] = *std::move(session);
+    auto memory = store.LoadMemory(head.uid);
+    if (!memory.ok()) return memory.status();
+    contents.sessions[head.uid] = {*std::move(session), *std::move(memory)};
   }
   const auto requests = store.ListServerRequests();
   if (!requests.ok()) return requests.status();

@@ -13,9 +13,11 @@
 
 namespace normserve {
 
+struct WholeSession : StoredSession, StoredMemory {};
+
 // All that a store holds, without the epochs.
 struct StoreContents {
-  std::map<std::string, StoredSession> sessions;     // by uid
+  std::map<std::string, WholeSession> sessions;      // by uid
   std::map<int64_t, StoredRequest> server_requests;  // by slot
 
   // Makes the change of a write, which follows.

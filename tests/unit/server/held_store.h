@@ -20,6 +20,7 @@ class HeldStore final : public StateStore {
   absl::StatusOr<std::vector<StoredHead>> ListSessions() override { return store_.ListSessions(); }
   absl::StatusOr<std::vector<StoredRequest>> ListServerRequests() override { return store_.ListServerRequests(); }
   absl::StatusOr<StoredSession> Load(absl::string_view uid) override { return store_.Load(uid); }
+  absl::StatusOr<StoredMemory> LoadMemory(absl::string_view uid) override { return store_.LoadMemory(uid); }
   void Close() override { store_.Close(); }
 
   void Write(StoreWrite write, Stored stored) override {

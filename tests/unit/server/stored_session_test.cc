@@ -218,7 +218,7 @@ TEST_F(StoredSessionTest, ARefusedChangeDropsAllThatWasMadeOfItAndTheNextIsMadeO
   held_->PassAll();
   EXPECT_EQ((*fourth)->num_batches_tracked, 2);
   // Its place in the ring is that of the request that was refused.
-  EXPECT_EQ(store_->Load(session->uid())->requests.back().sequence, 1);
+  EXPECT_EQ(store_->LoadMemory(session->uid())->requests.back().sequence, 1);
   const auto after = session->Snapshot();
   Restart();
   ExpectSameState(*Get("a")->Snapshot(), *after);
@@ -303,16 +303,34 @@ TEST_F(StoredSessionTest, ARepeatAfterARestartIsComputedWithWhatTheFirstWas) {
   }
 }
 
+TEST_F(StoredSessionTest, WhatIsRememberedIsReadBeforeTheFirstChangeAndNotBefore) {
+  auto session = Open("a");
+  ASSERT_TRUE(Train(*session, 1, "first").ok());
+  Restart();
+  Sql("UPDATE requests SET record = x'00'");
+  session = Get("a");
+  ASSERT_NE(session, nullptr);
+  EXPECT_EQ(session->Snapshot()->generation, 1);
+  const auto is_data_loss = Fails(absl::StatusCode::kDataLoss, ErrorReason::kStoredDataLost);
+  EXPECT_THAT(Train(*session, 1, "first").status(), is_data_loss);
+  EXPECT_THAT(SetMode(*session, {}, Mode::kEval).status(), is_data_loss);
+  EXPECT_TRUE(session->Admit("first").may_be_remembered);
+  EXPECT_THAT(session->Recall("first", kPayload).status(), is_data_loss);
+  EXPECT_EQ(session->Snapshot()->generation, 1);
+  Restart();
+  EXPECT_EQ(Get("a")->Snapshot()->mode, Mode::kTrain);
+}
+
 TEST_F(StoredSessionTest, TheLast1024RequestsComeBackAndWhatOlderOnesUsedIsDropped) {
   auto session = Open("a");
   ASSERT_TRUE(Train(*session, 1, "oldest", NormalizedWith::kRunning).ok());
-  EXPECT_EQ(store_->Load(session->uid())->kept.size(), 1u);
+  EXPECT_EQ(store_->LoadMemory(session->uid())->kept.size(), 1u);
   for (int i = 0; i < 1030; ++i) ASSERT_TRUE(Train(*session, i, absl::StrCat(i)).ok());
   // One more, as what the newest drops goes with the write after it.
-  EXPECT_EQ(store_->Load(session->uid())->kept.size(), 0u);
+  EXPECT_EQ(store_->LoadMemory(session->uid())->kept.size(), 0u);
   Restart();
   session = Get("a");
-  EXPECT_EQ(store_->Load(session->uid())->requests.size(), 1024u);
+  EXPECT_EQ(store_->LoadMemory(session->uid())->requests.size(), 1024u);
   EXPECT_EQ(*session->Recall("5", kPayload), std::nullopt);
   EXPECT_EQ((*session->Recall("6", kPayload))->generation, 8);
   EXPECT_EQ((*session->Recall("1029", kPayload))->generation, 1031);
@@ -336,7 +354,7 @@ TEST_F(StoredSessionTest, WhatAnUpdateStoresDoesNotGrowWithTheRequestsRemembered
   }
   // The newest of them are kept, bounded in bytes; the others keep their place, not their vectors.
   int64_t kept_bytes = 0;
-  const auto stored = store_->Load(session->uid());
+  const auto stored = store_->LoadMemory(session->uid());
   for (const StoredVector& vector : stored->kept) kept_bytes += static_cast<int64_t>(vector.data.size());
   EXPECT_LT(kept_bytes, int64_t{5} << 20);
   EXPECT_GT(kept_bytes, 0);

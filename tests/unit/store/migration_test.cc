@@ -57,12 +57,14 @@ void ExpectVersionOneContents(SqliteStore& store, int64_t epoch) {
     EXPECT_EQ(session->current[0].data, Pattern(absl::StrCat(uid, " current 1 1"), size_bytes));
     EXPECT_EQ(session->current[1].data, Pattern(absl::StrCat(uid, " current 2 4"), size_bytes));
     EXPECT_EQ(session->current[1].version, 4);
-    ASSERT_EQ(session->kept.size(), 2u);
-    EXPECT_EQ(session->kept[0].data, Pattern(absl::StrCat(uid, " kept 2"), 48));
-    EXPECT_EQ(session->kept[1].version, 3);
-    ASSERT_EQ(session->requests.size(), 3u);
-    EXPECT_EQ(session->requests[2].request_id, absl::StrCat("request-", uid, "-4"));
-    EXPECT_EQ(session->requests[2].record, "answer 4");
+    const auto memory = store.LoadMemory(uid);
+    ASSERT_TRUE(memory.ok()) << memory.status();
+    ASSERT_EQ(memory->kept.size(), 2u);
+    EXPECT_EQ(memory->kept[0].data, Pattern(absl::StrCat(uid, " kept 2"), 48));
+    EXPECT_EQ(memory->kept[1].version, 3);
+    ASSERT_EQ(memory->requests.size(), 3u);
+    EXPECT_EQ(memory->requests[2].request_id, absl::StrCat("request-", uid, "-4"));
+    EXPECT_EQ(memory->requests[2].record, "answer 4");
     EXPECT_TRUE(session->snapshots.empty());
   }
   const auto requests = store.ListServerRequests();

@@ -235,14 +235,20 @@ void SessionJournal::Change(ChangeGuard guard, Fingerprint fingerprint, Make mak
   {
     absl::MutexLock lock(&mutex_);
     Pending* depends_on = nullptr;
+    const absl::Status recollected = Recollect();
     std::optional<absl::StatusOr<Answer>> known;
-    if (absl::Status status = Recollect(); !status.ok()) {
-      known = std::move(status);
+    if (!recollected.ok() && !guard.request_id.empty()) {
+      known = recollected;
     } else {
       known = Known(guard, fingerprint, &depends_on);
     }
     if (!known.has_value()) {
       absl::StatusOr<SessionChange> change = make(Newest());
+      // What cannot be read any more can still be deleted.
+      if (change.ok() && !recollected.ok() && !change->deletes) {
+        surroundings_.state_budget->Give(change->taken_bytes);
+        change = recollected;
+      }
       if (change.ok()) {
         Append(guard, fingerprint, *std::move(change), made);
         if (!is_stored_) ShowFirst(callbacks);

@@ -317,8 +317,12 @@ TEST_F(StoredSessionTest, WhatIsRememberedIsReadBeforeTheFirstChangeAndNotBefore
   EXPECT_TRUE(session->Admit("first").may_be_remembered);
   EXPECT_THAT(session->Recall("first", kPayload).status(), is_data_loss);
   EXPECT_EQ(session->Snapshot()->generation, 1);
+  EXPECT_THAT(TakeSnapshot(*session, {}, "s").status(), is_data_loss);
+  EXPECT_EQ(registry_->GetUsage().state_bytes, StateSizeBytes(2));
   Restart();
   EXPECT_EQ(Get("a")->Snapshot()->mode, Mode::kTrain);
+  EXPECT_TRUE(Delete(*registry_, "a", {}).ok());
+  EXPECT_EQ(registry_->GetUsage().state_bytes, 0);
 }
 
 TEST_F(StoredSessionTest, TheLast1024RequestsComeBackAndWhatOlderOnesUsedIsDropped) {

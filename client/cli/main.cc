@@ -12,6 +12,7 @@
 #include "client/cli/server_commands.h"
 #include "client/cli/session_commands.h"
 #include "client/cli/snapshot_commands.h"
+#include "client/cli/stats_command.h"
 
 namespace normserve::cli {
 namespace {
@@ -133,9 +134,12 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   mode->add_option("mode", options.mode, "train, eval or shadow")->required()->check(CLI::IsMember(kModes));
   mode->callback([&] { run = [&] { return SetMode(options.command_line, options.session, options.mode); }; });
 
-  CLI::App* stats = AddCommand(app, "stats", "Shows the running statistics, a line a channel.",
-                               "normctl stats encoder/bn3 --first 8 --count 4");
-  AddSession(stats, options.session);
+  CLI::App* stats = AddCommand(
+      app, "stats", "Shows the running statistics of a session, a line a channel, or of a model, a line a session.",
+      "normctl stats encoder/bn3 --first 8 --count 4\n         normctl stats encoder/");
+  stats->add_option("session", options.session, "name of the session, or of a model, ending in '/'")
+      ->required()
+      ->type_name("SESSION");
   stats->add_option("--first", options.stats.first_channel, "first channel; default 0")->type_name("N");
   stats->add_option("--count", options.stats.num_channels, "how many channels; default 0: all")->type_name("N");
   stats->add_flag("--last-batch", options.stats.return_last_batch, "the moments of the newest training batch too");

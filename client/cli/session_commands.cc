@@ -77,14 +77,6 @@ absl::StatusOr<client::NewSession> ReadNewSession(const CreateOptions& options) 
   return session;
 }
 
-// The moments beside the statistics that were asked for, by name.
-std::vector<std::pair<const char*, const client::Moments*>> Beside(const client::SessionStats& stats) {
-  std::vector<std::pair<const char*, const client::Moments*>> beside;
-  if (stats.last_batch.has_value()) beside.emplace_back("last_batch", &*stats.last_batch);
-  if (stats.shadow.has_value()) beside.emplace_back("shadow", &*stats.shadow);
-  return beside;
-}
-
 }  // namespace
 
 int Create(const CommandLine& command_line, const CreateOptions& options) {
@@ -165,39 +157,6 @@ int SetMode(const CommandLine& command_line, const std::string& session, const s
   Print(command_line.json ? ToJson(*changed).dump() + "\n"
                           : absl::StrFormat("%s is in %s, generation %d\n", changed->name, ModeName(changed->mode),
                                             changed->generation));
-  return kOk;
-}
-
-int Stats(const CommandLine& command_line, const std::string& session, const client::StatsOptions& options) {
-  absl::StatusOr<Client> client = MakeClient(command_line);
-  if (!client.ok()) return Fail(command_line, client.status());
-  absl::StatusOr<client::SessionStats> stats = client->Attach(session).Stats(options);
-  if (!stats.ok()) return Fail(command_line, stats.status());
-  const client::RunningStatistics& statistics = stats->statistics;
-  if (command_line.json) {
-    nlohmann::ordered_json json = {{"name", stats->name},
-                                   {"uid", stats->uid},
-                                   {"mode", ModeName(stats->mode)},
-                                   {"generation", stats->generation},
-                                   {"num_batches_tracked", statistics.num_batches_tracked},
-                                   {"first_channel", stats->first_channel},
-                                   {"running_mean", statistics.running_mean},
-                                   {"running_var", statistics.running_var}};
-    for (const auto& [name, moments] : Beside(*stats)) {
-      json[name] = {{"count", moments->count}, {"mean", moments->mean}, {"m2", moments->m2}};
-    }
-    Print(json.dump() + "\n");
-    return kOk;
-  }
-  Print(absl::StrFormat("%s   mode %s   generation %d   batches %d\n\n%s", stats->name, ModeName(stats->mode),
-                        stats->generation, statistics.num_batches_tracked,
-                        ChannelTable(stats->first_channel, {{"running_mean", statistics.running_mean},
-                                                            {"running_var", statistics.running_var},
-                                                            {"running_std", Roots(statistics.running_var)}})));
-  for (const auto& [name, moments] : Beside(*stats)) {
-    Print(absl::StrFormat("\n%s: %d values a channel\n%s", name, moments->count,
-                          ChannelTable(stats->first_channel, {{"mean", moments->mean}, {"m2", moments->m2}})));
-  }
   return kOk;
 }
 

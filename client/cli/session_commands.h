@@ -35,7 +35,5 @@ int Clone(const CommandLine& command_line, const std::string& session, const std
 int Delete(const CommandLine& command_line, const std::string& session);
 // `mode` is "train" or "eval".
 int SetMode(const CommandLine& command_line, const std::string& session, const std::string& mode);
-// Channels from `first` on; `count` 0: all of them.
-int Stats(const CommandLine& command_line, const std::string& session, const client::StatsOptions& options);
 
 }  // namespace normserve::cli

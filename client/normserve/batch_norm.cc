@@ -48,21 +48,23 @@ absl::StatusOr<BatchNorm> BatchNorm::Clone(const std::string& clone_name, const 
 }
 
 absl::StatusOr<SessionStats> BatchNorm::Stats(const CallOptions& options) const {
-  return caller_->GetStats({.name = name_}, options);
+  return Stats(StatsOptions{.call = options});
 }
 
 absl::StatusOr<SessionStats> BatchNorm::Stats(int64_t first_channel, int64_t num_channels,
                                               const CallOptions& options) const {
-  return caller_->GetStats({.name = name_, .first_channel = first_channel, .num_channels = num_channels}, options);
+  return Stats(StatsOptions{.first_channel = first_channel, .num_channels = num_channels, .call = options});
 }
 
 absl::StatusOr<SessionStats> BatchNorm::Stats(const StatsOptions& options) const {
-  return caller_->GetStats({.name = name_,
-                            .first_channel = options.first_channel,
-                            .num_channels = options.num_channels,
-                            .return_last_batch = options.return_last_batch,
-                            .return_shadow = options.return_shadow},
-                           options.call);
+  auto stats = caller_->GetStats({.name = name_,
+                                  .first_channel = options.first_channel,
+                                  .num_channels = options.num_channels,
+                                  .return_last_batch = options.return_last_batch,
+                                  .return_shadow = options.return_shadow},
+                                 options.call);
+  if (!stats.ok()) return stats.status();
+  return std::move(stats->front());
 }
 
 absl::StatusOr<Session> BatchNorm::SetParameters(const Parameters& parameters, const CallOptions& options) const {

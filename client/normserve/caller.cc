@@ -145,7 +145,8 @@ absl::StatusOr<std::vector<Snapshot>> Caller::ListAllSnapshots(const std::string
   return snapshots;
 }
 
-absl::StatusOr<SessionStats> Caller::GetStats(const GetStatsRequest& request, const CallOptions& call) const {
+absl::StatusOr<std::vector<SessionStats>> Caller::GetStats(const GetStatsRequest& request,
+                                                           const CallOptions& call) const {
   return Run(call, true, [&](absl::Time deadline) { return connection_->GetStats(request, deadline); });
 }
 

@@ -35,7 +35,7 @@ class Caller {
   // Every page, within one deadline.
   absl::StatusOr<std::vector<Session>> ListAllSessions(ListSessionsRequest request, const CallOptions& call) const;
   absl::StatusOr<std::vector<Snapshot>> ListAllSnapshots(const std::string& name, const CallOptions& call) const;
-  absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, const CallOptions& call) const;
+  absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, const CallOptions& call) const;
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& call) const;
   absl::StatusOr<Health> CheckHealth(const std::string& service, const CallOptions& call) const;
 

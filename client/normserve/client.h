@@ -70,6 +70,11 @@ class Client {
   //   client->ListSessions({.prefix = "resnet50", .labels = {{"team", "vision"}}})
   absl::StatusOr<std::vector<Session>> ListSessions(const ListSessionsOptions& options) const;
 
+  // The statistics of the sessions of a model, whose names begin with `prefix`, which ends in '/'; in the order of
+  // their names. (Of the session itself where `prefix` does not end so.) NOT_FOUND: there is none. `options` names no
+  // channels.
+  absl::StatusOr<std::vector<SessionStats>> Stats(const std::string& prefix, const StatsOptions& options = {}) const;
+
   // What the server is: version, devices and limits.
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& options = {}) const;
 

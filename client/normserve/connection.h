@@ -164,7 +164,7 @@ struct BackwardResult {
 };
 
 struct GetStatsRequest {
-  std::string name;
+  std::string name;  // of a session, or of a model, ending in '/'
   int64_t first_channel = 0;
   int64_t num_channels = 0;  // 0: all from first_channel on
   bool return_last_batch = false;
@@ -205,7 +205,7 @@ class Connection {
   virtual absl::Status DeleteSnapshot(const DeleteSnapshotRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<BackwardResult> Backward(const BackwardRequest& request, absl::Time deadline) = 0;
-  virtual absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) = 0;
   // grpc.health.v1 Check of `service`; empty: the whole server.
   virtual absl::StatusOr<Health> CheckHealth(const std::string& service, absl::Time deadline) = 0;

@@ -105,8 +105,9 @@ class GrpcConnection : public Connection {
     return DecodeBackwardReply(*reply);
   }
 
-  absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, absl::Time deadline) override {
-    return Call<SessionStats>(&v1::BatchNormService::Stub::GetStats, ToMessage(request), deadline, request.name);
+  absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, absl::Time deadline) override {
+    return Call<std::vector<SessionStats>>(&v1::BatchNormService::Stub::GetStats, ToMessage(request), deadline,
+                                           request.name);
   }
 
   absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) override {

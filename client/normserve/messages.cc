@@ -343,9 +343,7 @@ ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message) {
   return reply;
 }
 
-absl::StatusOr<SessionStats> FromMessage(const v1::GetStatsReply& message) {
-  if (message.sessions().empty()) return absl::InternalError("the server's reply to GetStats names no session");
-  const v1::SessionStatistics& session = message.sessions(0);
+SessionStats FromMessage(const v1::SessionStatistics& session) {
   SessionStats stats{.name = session.name(),
                      .uid = session.uid(),
                      .generation = session.generation(),
@@ -355,6 +353,13 @@ absl::StatusOr<SessionStats> FromMessage(const v1::GetStatsReply& message) {
   if (session.has_last_batch()) stats.last_batch = FromMessage(session.last_batch());
   if (session.has_shadow()) stats.shadow = FromMessage(session.shadow());
   return stats;
+}
+
+absl::StatusOr<std::vector<SessionStats>> FromMessage(const v1::GetStatsReply& message) {
+  if (message.sessions().empty()) return absl::InternalError("the server's reply to GetStats names no session");
+  std::vector<SessionStats> sessions;
+  for (const v1::SessionStatistics& session : message.sessions()) sessions.push_back(FromMessage(session));
+  return sessions;
 }
 
 ServerInfo FromMessage(const v1::ServerInfo& message) {

@@ -34,7 +34,7 @@ Session FromMessage(const v1::Session& message);
 absl::StatusOr<Session> FromMessage(const v1::SetModeReply& message);
 absl::StatusOr<Snapshot> FromMessage(const v1::SnapshotStateReply& message);
 absl::StatusOr<Session> FromMessage(const v1::RestoreStateReply& message);
-absl::StatusOr<SessionStats> FromMessage(const v1::GetStatsReply& message);
+absl::StatusOr<std::vector<SessionStats>> FromMessage(const v1::GetStatsReply& message);
 ListSessionsReply FromMessage(const v1::ListSessionsReply& message);
 ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message);
 ServerInfo FromMessage(const v1::ServerInfo& message);

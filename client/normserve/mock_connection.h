@@ -24,7 +24,7 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::Status, DeleteSnapshot, (const DeleteSnapshotRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ForwardResult>, Forward, (const ForwardRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<BackwardResult>, Backward, (const BackwardRequest&, absl::Time), (override));
-  MOCK_METHOD(absl::StatusOr<SessionStats>, GetStats, (const GetStatsRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<SessionStats>>, GetStats, (const GetStatsRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ServerInfo>, GetServerInfo, (absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<Health>, CheckHealth, (const std::string&, absl::Time), (override));
 };

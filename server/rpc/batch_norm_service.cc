@@ -249,9 +249,9 @@ Reactor* BatchNormServiceImpl::GetStats(Context* context, const grpc::ByteBuffer
   v1::GetStatsReply reply;
   return AnswerMessage(context, "GetStats", *gate_, *request_bytes, request, reply, *reply_bytes,
                        [&]() -> absl::Status {
-                         const auto session = registry_.Find(request.name());
-                         if (!session.ok()) return session.status();
-                         return WriteStats(**session, request, *reply.add_sessions());
+                         const auto sessions = registry_.FindAll(request.name());
+                         if (!sessions.ok()) return sessions.status();
+                         return WriteStats(*sessions, request, description_.max_message_bytes, reply);
                        });
 }
 

@@ -2,7 +2,9 @@
 
 #include <iterator>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/error_reason.h"
 #include "server/rpc/config_message.h"
 #include "server/session/field_error.h"
 #include "server/session/page_token.h"
@@ -150,7 +152,9 @@ void WriteSession(const Session& session, bool with_vectors, v1::Session& messag
   if (state->running != nullptr) WriteStatistics(*state, 0, num_features, *message.mutable_statistics());
 }
 
-absl::Status WriteStats(const Session& session, const v1::GetStatsRequest& request, v1::SessionStatistics& message) {
+namespace {
+
+absl::Status WriteStatsOf(const Session& session, const v1::GetStatsRequest& request, v1::SessionStatistics& message) {
   const SessionContent content = session.Observe();
   const auto& [state, observations, snapshots, is_deleted] = content;
   const v1::ChannelRange& range = request.channel_range();
@@ -179,6 +183,33 @@ absl::Status WriteStats(const Session& session, const v1::GetStatsRequest& reque
   };
   if (request.return_last_batch()) write(observations.last_batch, *message.mutable_last_batch());
   if (request.return_shadow()) write(observations.shadow, *message.mutable_shadow());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions, const v1::GetStatsRequest& request,
+                        int64_t max_bytes, v1::GetStatsReply& reply) {
+  const bool is_model = absl::EndsWith(request.name(), "/");
+  if (is_model && request.has_channel_range()) {
+    return FieldError("channel_range", absl::StrCat("channel_range goes with a single session, and \"", request.name(),
+                                                    "\" names a model: leave it out, or name one of its sessions"));
+  }
+  // What a channel takes at most; asked before anything is written.
+  const int64_t channel_bytes =
+      static_cast<int64_t>(2 * sizeof(double)) * (1 + request.return_last_batch() + request.return_shadow());
+  int64_t size_bytes = 0;
+  for (const auto& session : sessions) size_bytes += session->Snapshot()->config.num_features * channel_bytes;
+  if (is_model && size_bytes > max_bytes) {
+    return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
+                     absl::StrCat("the statistics of the ", sessions.size(), " sessions of \"", request.name(),
+                                  "\" take ", size_bytes, " bytes, a reply at most ", max_bytes,
+                                  ": ask for a longer prefix or for single sessions"),
+                     {{"limit", "max_message_bytes"}});
+  }
+  for (const auto& session : sessions) {
+    if (absl::Status status = WriteStatsOf(*session, request, *reply.add_sessions()); !status.ok()) return status;
+  }
   return absl::OkStatus();
 }
 

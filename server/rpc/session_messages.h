@@ -32,7 +32,8 @@ absl::Status WriteSnapshots(const Session& session, const v1::ListSnapshotsReque
 void WriteSession(const Session& session, bool with_vectors, v1::Session& message);
 
 // Of the channels asked for. INVALID_ARGUMENT: the range leaves the session's channels.
-absl::Status WriteStats(const Session& session, const v1::GetStatsRequest& request, v1::SessionStatistics& message);
+absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions, const v1::GetStatsRequest& request,
+                        int64_t max_bytes, v1::GetStatsReply& reply);
 
 // Those of `count` channels from `first` on.
 void WriteMoments(const Moments& moments, size_t first, size_t count, v1::Moments& message);

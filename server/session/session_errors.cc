@@ -11,6 +11,13 @@ absl::Status SessionNotFound(absl::string_view name) {
                    {{"session", std::string(name)}});
 }
 
+absl::Status ModelNotFound(absl::string_view prefix) {
+  return MakeError(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound,
+                   absl::StrCat("no session's name begins with \"", prefix,
+                                "\": ask ListSessions which there are, or leave out the '/' to name a single session"),
+                   {{"session", std::string(prefix)}});
+}
+
 absl::Status SessionExists(absl::string_view field, absl::string_view name) {
   return MakeError(absl::StatusCode::kAlreadyExists, ErrorReason::kSessionExists,
                    absl::StrCat("session \"", name, "\" is already open: take another name or delete it first"),

@@ -10,6 +10,8 @@ namespace normserve {
 
 // NOT_FOUND (SESSION_NOT_FOUND).
 absl::Status SessionNotFound(absl::string_view name);
+// No session is below `prefix`, which ends in '/'.
+absl::Status ModelNotFound(absl::string_view prefix);
 
 // ALREADY_EXISTS (SESSION_EXISTS); `field` held the name.
 absl::Status SessionExists(absl::string_view field, absl::string_view name);

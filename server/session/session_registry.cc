@@ -282,6 +282,32 @@ absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::Find(absl::string_view
   return LoadSession(name);
 }
 
+absl::StatusOr<std::vector<std::shared_ptr<Session>>> SessionRegistry::FindAll(absl::string_view name) {
+  std::vector<std::shared_ptr<Session>> sessions;
+  if (!absl::EndsWith(name, "/")) {
+    auto session = Find(name);
+    if (!session.ok()) return session.status();
+    sessions.push_back(*std::move(session));
+    return sessions;
+  }
+  if (absl::Status status = CheckSessionName("name", absl::StripSuffix(name, "/")); !status.ok()) return status;
+  std::vector<std::string> names;
+  {
+    absl::ReaderMutexLock lock(&mutex_);
+    for (auto at = sessions_.lower_bound(name); at != sessions_.end() && absl::StartsWith(at->first, name); ++at) {
+      if (at->second.pending == nullptr) names.push_back(at->first);
+    }
+  }
+  for (const std::string& found : names) {
+    auto session = Find(found);
+    if (absl::IsNotFound(session.status())) continue;  // deleted since
+    if (!session.ok()) return session.status();
+    sessions.push_back(*std::move(session));
+  }
+  if (sessions.empty()) return ModelNotFound(name);
+  return sessions;
+}
+
 absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::LoadSession(absl::string_view name) {
   absl::MutexLock load_lock(&load_mutex_);
   std::string uid;

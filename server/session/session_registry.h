@@ -79,6 +79,10 @@ class SessionRegistry {
   // call for a session in the store reads it from there.
   absl::StatusOr<std::shared_ptr<Session>> Find(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The sessions that `name` speaks of, in the order of their names: the one of that name, or where it ends in '/'
+  // those of a model, whose names begin with it. Errors as Find; SESSION_NOT_FOUND where none does.
+  absl::StatusOr<std::vector<std::shared_ptr<Session>>> FindAll(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Sessions whose name is `prefix` or lies below it ("resnet50" and "resnet50/" are the same prefix) and that have all
   // of `labels`, in the order of their bytes. `page_size` 0: 100. INVALID_ARGUMENT: prefix, page_size, page_token,
   // labels.

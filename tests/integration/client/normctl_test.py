@@ -208,6 +208,15 @@ class Normctl(ServerTestCase):
         self.assertEqual((part["first_channel"], part["running_var"]), (1, [9]))
         self.assertEqual(self.normctl_json("stats", "stats")["running_var"], [4, 9, 16])
 
+    def test_stats_of_a_model_is_a_line_a_session(self):
+        self.normctl("create", "model/b", "--num-features", "2", "--running-var", self.save("v.npy", np.array([4, 9.0])))
+        self.normctl("create", "model/a", "--num-features", "3", "--mode", "eval", "--no-running-stats")
+        lines = self.normctl("stats", "model/").splitlines()
+        self.assertEqual(lines[0].split(), ["channels", "mode", "batches", "running_mean", "running_var", "name"])
+        self.assertEqual(lines[2].split(), ["2", "TRAIN", "0", "0", "to", "0", "4", "to", "9", "model/b"])
+        self.assertEqual([session["name"] for session in self.normctl_json("stats", "model/")], ["model/a", "model/b"])
+        self.assertIn("begins with", self.refused("stats", "model/c/"))
+
     def test_clone_is_equal_and_independent(self):
         path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
         self.normctl("create", "clone/a", "--num-features", "3")

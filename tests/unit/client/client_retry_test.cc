@@ -86,7 +86,7 @@ TEST_F(ClientRetryTest, CallThatAServerCancelsAsItShutsDownIsRepeatedWithTheSame
       });
   EXPECT_CALL(*connection_, GetStats)
       .WillOnce(Return(absl::CancelledError("server shuts down")))
-      .WillOnce(Return(SessionStats{}));
+      .WillOnce(Return(std::vector<SessionStats>(1)));
   const BatchNorm bn = MakeClient().Attach("bn");
   EXPECT_TRUE(bn.Forward(Tensor{}).ok());
   EXPECT_EQ(ids.size(), 1u);
@@ -171,7 +171,7 @@ TEST_F(ClientRetryTest, ForwardThatSaysItChangesNothingIsRepeatedWithoutARequest
 
 TEST_F(ClientRetryTest, ReadsAreRepeated) {
   EXPECT_CALL(*connection_, GetSession).WillOnce(Return(kUnavailable)).WillOnce(Return(Session{.name = "bn"}));
-  EXPECT_CALL(*connection_, GetStats).WillOnce(Return(kUnavailable)).WillOnce(Return(SessionStats{}));
+  EXPECT_CALL(*connection_, GetStats).WillOnce(Return(kUnavailable)).WillOnce(Return(std::vector<SessionStats>(1)));
   EXPECT_CALL(*connection_, GetServerInfo).WillOnce(Return(kUnavailable)).WillOnce(Return(ServerInfo{}));
   EXPECT_CALL(*connection_, CheckHealth).WillOnce(Return(kUnavailable)).WillOnce(Return(Health::kServing));
   const Client client = MakeClient();
@@ -197,7 +197,7 @@ TEST_F(ClientRetryTest, OnlyErrorsThatMayPassAreRepeated) {
 TEST_F(ClientRetryTest, ServersRetryDelayIsTheLeastThatIsWaited) {
   EXPECT_CALL(*connection_, GetStats)
       .WillOnce(Return(Exhausted(absl::Milliseconds(2500))))
-      .WillOnce(Return(SessionStats{}));
+      .WillOnce(Return(std::vector<SessionStats>(1)));
   EXPECT_TRUE(MakeClient().Attach("bn").Stats().ok());
   ASSERT_EQ(time_.slept.size(), 1u);
   EXPECT_GE(time_.slept[0], absl::Milliseconds(2500));

@@ -1,0 +1,95 @@
+// A whole model in one call: a name that ends in '/' speaks of all sessions below it.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tests/integration/server_process.h"
+#include "tests/integration/test_client.h"
+
+namespace normserve::integration {
+namespace {
+
+using grpc::StatusCode;
+
+class ModelTest : public testing::Test {
+ protected:
+  void SetUp() override { ASSERT_FALSE(server_.address().empty()); }
+
+  grpc::Status GetStats(const v1::GetStatsRequest& request, v1::GetStatsReply& reply) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+    return server_.stub().GetStats(&context, request, &reply);
+  }
+
+  // Of the sessions that `name` speaks of.
+  std::vector<std::string> NamesIn(const std::string& name) {
+    v1::GetStatsRequest request;
+    request.set_name(name);
+    v1::GetStatsReply reply;
+    EXPECT_THAT(GetStats(request, reply), Succeeds());
+    std::vector<std::string> names;
+    for (const auto& session : reply.sessions()) names.push_back(session.name());
+    return names;
+  }
+
+  ServerProcess server_;
+  TestClient client_{server_.stub()};
+};
+
+TEST_F(ModelTest, StatsAreThoseOfEverySessionBelowThePrefixByName) {
+  for (const char* name : {"net/b", "net/a", "net/a/deep", "net", "net2/a", "net-a/b"}) client_.Create(name, 2);
+  EXPECT_EQ(NamesIn("net/"), std::vector<std::string>({"net/a", "net/a/deep", "net/b"}));
+  EXPECT_EQ(NamesIn("net/a/"), std::vector<std::string>({"net/a/deep"}));
+  EXPECT_EQ(NamesIn("net"), std::vector<std::string>({"net"}));
+
+  EXPECT_THAT(client_.Forward(MakeForward("net/a", {4, 2}, SomeValues(8))), Succeeds());
+  v1::GetStatsRequest request;
+  request.set_name("net/");
+  request.set_return_last_batch(true);
+  v1::GetStatsReply model, single;
+  ASSERT_THAT(GetStats(request, model), Succeeds());
+  request.set_name("net/a");
+  ASSERT_THAT(GetStats(request, single), Succeeds());
+  EXPECT_EQ(model.sessions(0).SerializeAsString(), single.sessions(0).SerializeAsString());
+  EXPECT_EQ(model.sessions(0).last_batch().count(), 4);
+  EXPECT_EQ(model.sessions(2).statistics().num_batches_tracked(), 0);
+}
+
+TEST_F(ModelTest, WhatNamesNoSessionOrIsForOneAloneIsRefused) {
+  client_.Create("net/a", 2);
+  v1::GetStatsReply reply;
+  v1::GetStatsRequest request;
+  request.set_name("ne/");
+  const grpc::Status none = GetStats(request, reply);
+  EXPECT_THAT(none, Fails(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND"));
+  EXPECT_THAT(none.error_message(), testing::HasSubstr("begins with \"ne/\""));
+  for (const char* name : {"/", "//", "net//", "-/"}) {
+    request.set_name(name);
+    EXPECT_THAT(GetStats(request, reply), Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD")) << name;
+  }
+  request.set_name("net/");
+  request.mutable_channel_range()->set_count(1);
+  const grpc::Status range = GetStats(request, reply);
+  EXPECT_THAT(range, Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
+  EXPECT_THAT(range.error_message(), testing::HasSubstr("channel_range goes with a single session"));
+}
+
+TEST(LargeModelTest, AReplyBeyondTheMessageLimitIsRefusedBeforeItIsMade) {
+  ServerProcess server({"--max-message-bytes", "65536"});
+  ASSERT_FALSE(server.address().empty());
+  TestClient client(server.stub());
+  for (int i = 0; i < 5; ++i) client.Create(absl::StrCat("net/", i), 1000);
+  v1::GetStatsRequest request;
+  request.set_name("net/");
+  v1::GetStatsReply reply;
+  grpc::ClientContext context;
+  const grpc::Status status = server.stub().GetStats(&context, request, &reply);
+  EXPECT_THAT(status, Fails(StatusCode::RESOURCE_EXHAUSTED, "LIMIT_REACHED"));
+  EXPECT_EQ(MetadataOf(status, "limit"), "max_message_bytes");
+  EXPECT_THAT(status.error_message(), testing::HasSubstr("80000 bytes"));
+}
+
+}  // namespace
+}  // namespace normserve::integration

@@ -111,7 +111,7 @@ Constants channel_constants(uint channel, bool stores) {
   result.mean_xc = mean_xc.hi;
   Pair epsilon = Pair(more.x, more.y), shifted = add_pairs(variance, epsilon), inverse = reciprocal(shifted);
   result.k = multiply_pairs(covariance, inverse);
-  if (share_hi == 0.5) {
+  if (floatBitsToUint(share_hi) == 0x3f000000u) {  // 1 / 2
     precise float k_hi = result.k.hi * 0.0, k_lo = result.k.lo * 0.0;
     precise float scale = result.scale * multiply_pairs(epsilon, inverse).hi;
     result.k = Pair(k_hi, k_lo);

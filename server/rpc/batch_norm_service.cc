@@ -1,5 +1,6 @@
 #include "server/rpc/batch_norm_service.h"
 
+#include "absl/strings/match.h"
 #include "kernels/error_reason.h"
 #include "server/rpc/backward_messages.h"
 #include "server/rpc/forward_messages.h"
@@ -10,6 +11,7 @@
 #include "server/session/backward_call.h"
 #include "server/session/field_error.h"
 #include "server/session/forward_call.h"
+#include "server/session/model.h"
 
 namespace normserve {
 
@@ -19,6 +21,21 @@ template <typename Request>
 absl::StatusOr<std::shared_ptr<Session>> BatchNormServiceImpl::FindToChange(const Request& request) {
   if (absl::Status status = CheckGuardFields(ReadGuard(request)); !status.ok()) return status;
   return registry_.Find(request.name());
+}
+
+template <typename Request, typename Change>
+void BatchNormServiceImpl::ChangeNamed(const Request& request, MessageDone done, Change change) {
+  if (absl::EndsWith(request.name(), "/")) {
+    absl::Status status = CheckGuardFields(ReadGuard(request));
+    if (!status.ok()) return std::move(done)(status);
+    auto sessions = registry_.FindAll(request.name());
+    if (!sessions.ok()) return std::move(done)(sessions.status());
+    const Model model(request.name(), *std::move(sessions));
+    return change(model, std::move(done));
+  }
+  const auto session = FindToChange(request);
+  if (!session.ok()) return std::move(done)(session.status());
+  change(**session, std::move(done));
 }
 
 Reactor* BatchNormServiceImpl::CreateSession(Context* context, const grpc::ByteBuffer* request_bytes,
@@ -102,12 +119,12 @@ Reactor* BatchNormServiceImpl::SetMode(Context* context, const grpc::ByteBuffer*
           return std::move(done)(
               FieldError("mode", "mode is not set: send MODE_TRAIN (1), MODE_EVAL (2) or MODE_SHADOW (3)"));
         }
-        const auto session = FindToChange(request);
-        if (!session.ok()) return std::move(done)(session.status());
-        (*session)->SetMode(ReadGuard(request), **mode,
-                            WriteAndEnd(std::move(done), [&reply](const SessionDescription& changed) {
-                              WriteDescription(changed, *reply.add_sessions());
-                            }));
+        ChangeNamed(request, std::move(done), [&](auto& named, MessageDone end) {
+          named.SetMode(ReadGuard(request), **mode,
+                        WriteEachAndEnd(std::move(end), [&reply](const SessionDescription& changed) {
+                          WriteDescription(changed, *reply.add_sessions());
+                        }));
+        });
       });
 }
 
@@ -132,12 +149,12 @@ Reactor* BatchNormServiceImpl::SnapshotState(Context* context, const grpc::ByteB
   return AnswerChange<v1::SnapshotStateRequest, v1::SnapshotStateReply>(
       context, "SnapshotState", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
-        const auto session = FindToChange(request);
-        if (!session.ok()) return std::move(done)(session.status());
-        (*session)->TakeSnapshot(ReadGuard(request), request.snapshot(),
-                                 WriteAndEnd(std::move(done), [&reply](const SnapshotDescription& snapshot) {
-                                   WriteSnapshot(snapshot, *reply.add_snapshots());
-                                 }));
+        ChangeNamed(request, std::move(done), [&](auto& named, MessageDone end) {
+          named.TakeSnapshot(ReadGuard(request), request.snapshot(),
+                             WriteEachAndEnd(std::move(end), [&reply](const SnapshotDescription& snapshot) {
+                               WriteSnapshot(snapshot, *reply.add_snapshots());
+                             }));
+        });
       });
 }
 
@@ -146,12 +163,12 @@ Reactor* BatchNormServiceImpl::RestoreState(Context* context, const grpc::ByteBu
   return AnswerChange<v1::RestoreStateRequest, v1::RestoreStateReply>(
       context, "RestoreState", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
-        const auto session = FindToChange(request);
-        if (!session.ok()) return std::move(done)(session.status());
-        (*session)->RestoreSnapshot(ReadGuard(request), request.snapshot(),
-                                    WriteAndEnd(std::move(done), [&reply](const SessionDescription& restored) {
-                                      WriteDescription(restored, *reply.add_sessions());
-                                    }));
+        ChangeNamed(request, std::move(done), [&](auto& named, MessageDone end) {
+          named.RestoreSnapshot(ReadGuard(request), request.snapshot(),
+                                WriteEachAndEnd(std::move(end), [&reply](const SessionDescription& restored) {
+                                  WriteDescription(restored, *reply.add_sessions());
+                                }));
+        });
       });
 }
 
@@ -172,12 +189,12 @@ Reactor* BatchNormServiceImpl::DeleteSnapshot(Context* context, const grpc::Byte
   return AnswerChange<v1::DeleteSnapshotRequest, v1::DeleteSnapshotReply>(
       context, "DeleteSnapshot", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
-        const auto session = FindToChange(request);
-        if (!session.ok()) return std::move(done)(session.status());
-        (*session)->DeleteSnapshot(ReadGuard(request), request.snapshot(),
-                                   WriteAndEnd(std::move(done), [&reply](const SnapshotDescription& snapshot) {
-                                     WriteSnapshot(snapshot, *reply.add_snapshots());
-                                   }));
+        ChangeNamed(request, std::move(done), [&](auto& named, MessageDone end) {
+          named.DeleteSnapshot(ReadGuard(request), request.snapshot(),
+                               WriteEachAndEnd(std::move(end), [&reply](const SnapshotDescription& snapshot) {
+                                 WriteSnapshot(snapshot, *reply.add_snapshots());
+                               }));
+        });
       });
 }
 
@@ -247,12 +264,12 @@ Reactor* BatchNormServiceImpl::GetStats(Context* context, const grpc::ByteBuffer
                                         grpc::ByteBuffer* reply_bytes) {
   v1::GetStatsRequest request;
   v1::GetStatsReply reply;
-  return AnswerMessage(context, "GetStats", *gate_, *request_bytes, request, reply, *reply_bytes,
-                       [&]() -> absl::Status {
-                         const auto sessions = registry_.FindAll(request.name());
-                         if (!sessions.ok()) return sessions.status();
-                         return WriteStats(*sessions, request, description_.max_message_bytes, reply);
-                       });
+  return AnswerMessage(
+      context, "GetStats", *gate_, *request_bytes, request, reply, *reply_bytes, [&]() -> absl::Status {
+        const auto sessions = registry_.FindAll(request.name());
+        if (!sessions.ok()) return sessions.status();
+        return WriteStats(*sessions, registry_.ObserveAll(*sessions), request, description_.max_message_bytes, reply);
+      });
 }
 
 Reactor* BatchNormServiceImpl::GetServerInfo(Context* context, const grpc::ByteBuffer* request_bytes,

@@ -10,6 +10,7 @@
 #include "kernels/engine.h"
 #include "normserve/v1/batch_norm_service.grpc.pb.h"
 #include "server/rpc/call_gate.h"
+#include "server/rpc/message_call.h"
 #include "server/rpc/server_description.h"
 #include "server/rpc/unary_call.h"
 #include "server/session/forward_request.h"
@@ -74,6 +75,9 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   // The session that a request is about, if its guards are legal.
   template <typename Request>
   absl::StatusOr<std::shared_ptr<Session>> FindToChange(const Request& request);
+  // Calls `change` with the session or the model that the request names, and what ends the call.
+  template <typename Request, typename Change>
+  void ChangeNamed(const Request& request, MessageDone done, Change change);
   // Keeps the input that a Forward saved; its token, or nothing.
   std::string KeepForBackward(const ForwardReply& reply);
   // Where the device had no memory for a call, what is kept for others goes, so that its repeat finds some.

@@ -60,6 +60,18 @@ auto WriteAndEnd(MessageDone done, Write write) {
   };
 }
 
+// The same for a session or a model: writes each of what the domain answers, one of them or a vector.
+template <typename Write>
+auto WriteEachAndEnd(MessageDone done, Write write) {
+  return WriteAndEnd(std::move(done), [write = std::move(write)](const auto& answer) {
+    if constexpr (requires { answer.begin(); }) {
+      for (const auto& each : answer) write(each);
+    } else {
+      write(answer);
+    }
+  });
+}
+
 // What an exception of the standard library means, which no code of ours throws: memory has run out.
 absl::Status OutOfMemory(const std::exception& exception);
 

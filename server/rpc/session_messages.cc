@@ -154,8 +154,8 @@ void WriteSession(const Session& session, bool with_vectors, v1::Session& messag
 
 namespace {
 
-absl::Status WriteStatsOf(const Session& session, const v1::GetStatsRequest& request, v1::SessionStatistics& message) {
-  const SessionContent content = session.Observe();
+absl::Status WriteStatsOf(const Session& session, const SessionContent& content, const v1::GetStatsRequest& request,
+                          v1::SessionStatistics& message) {
   const auto& [state, observations, snapshots, is_deleted] = content;
   const v1::ChannelRange& range = request.channel_range();
   const int64_t num_features = state->config.num_features;
@@ -188,7 +188,8 @@ absl::Status WriteStatsOf(const Session& session, const v1::GetStatsRequest& req
 
 }  // namespace
 
-absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions, const v1::GetStatsRequest& request,
+absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
+                        const std::vector<SessionContent>& contents, const v1::GetStatsRequest& request,
                         int64_t max_bytes, v1::GetStatsReply& reply) {
   const bool is_model = absl::EndsWith(request.name(), "/");
   if (is_model && request.has_channel_range()) {
@@ -199,7 +200,7 @@ absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions, c
   const int64_t channel_bytes =
       static_cast<int64_t>(2 * sizeof(double)) * (1 + request.return_last_batch() + request.return_shadow());
   int64_t size_bytes = 0;
-  for (const auto& session : sessions) size_bytes += session->Snapshot()->config.num_features * channel_bytes;
+  for (const SessionContent& content : contents) size_bytes += content.state->config.num_features * channel_bytes;
   if (is_model && size_bytes > max_bytes) {
     return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
                      absl::StrCat("the statistics of the ", sessions.size(), " sessions of \"", request.name(),
@@ -207,8 +208,9 @@ absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions, c
                                   ": ask for a longer prefix or for single sessions"),
                      {{"limit", "max_message_bytes"}});
   }
-  for (const auto& session : sessions) {
-    if (absl::Status status = WriteStatsOf(*session, request, *reply.add_sessions()); !status.ok()) return status;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    absl::Status status = WriteStatsOf(*sessions[i], contents[i], request, *reply.add_sessions());
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }

@@ -32,7 +32,8 @@ absl::Status WriteSnapshots(const Session& session, const v1::ListSnapshotsReque
 void WriteSession(const Session& session, bool with_vectors, v1::Session& message);
 
 // Of the channels asked for. INVALID_ARGUMENT: the range leaves the session's channels.
-absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions, const v1::GetStatsRequest& request,
+absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
+                        const std::vector<SessionContent>& contents, const v1::GetStatsRequest& request,
                         int64_t max_bytes, v1::GetStatsReply& reply);
 
 // Those of `count` channels from `first` on.

@@ -21,29 +21,6 @@ Fingerprint SnapshotFingerprint(absl::string_view method, const ChangeGuard& gua
 
 }  // namespace
 
-SessionDescription Session::Describe(const SessionContent& content) const {
-  const SessionState& state = *content.state;
-  return SessionDescription{.name = name(),
-                            .uid = uid(),
-                            .config = state.config,
-                            .mode = state.mode,
-                            .generation = state.generation,
-                            .num_batches_tracked = state.num_batches_tracked,
-                            .create_time = journal_->identity().create_time,
-                            .update_time = state.update_time,
-                            .num_snapshots = static_cast<int64_t>(content.snapshots->size())};
-}
-
-SnapshotDescription Session::Describe(absl::string_view snapshot_name, const StateSnapshot& snapshot) const {
-  return SnapshotDescription{.session = name(),
-                             .uid = uid(),
-                             .name = std::string(snapshot_name),
-                             .generation = snapshot.state->generation,
-                             .num_batches_tracked = snapshot.state->num_batches_tracked,
-                             .create_time = snapshot.create_time,
-                             .size_bytes = StateSizeBytes(snapshot.state->config.num_features)};
-}
-
 Session::Admission Session::Admit(const std::string& request_id) const {
   auto [content, may_be_remembered] = journal_->Admit(request_id);
   return Admission{.snapshot = std::move(content.state), .may_be_remembered = may_be_remembered};
@@ -116,24 +93,13 @@ absl::StatusOr<SessionChange> Session::Fold(const ForwardCommit& commit, const S
   return change;
 }
 
-template <typename Edit>
-void Session::Change(const ChangeGuard& guard, const Fingerprint& fingerprint, Edit edit,
-                     Answered<SessionDescription> answered) {
-  Make<SessionDescription>(
+template <typename Answer>
+void Session::Change(const ChangeGuard& guard, const Fingerprint& fingerprint, MakeChange change,
+                     Answered<Answer> answered) {
+  Make<Answer>(
       guard, fingerprint,
-      [journal = journal_, edit = std::move(edit)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
-        const Session session(journal);
-        if (newest.is_deleted) return SessionNotFound(session.name());
-        auto next = std::make_shared<SessionState>(*newest.state);
-        SessionChange change{.observations = newest.observations};
-        if (absl::Status status = edit(newest, *next, *change.observations); !status.ok()) return status;
-        next->generation = newest.state->generation + 1;
-        next->update_time = absl::Now();
-        SessionContent after = newest;
-        after.state = next;
-        change.answer = session.Describe(after);
-        change.state = std::move(next);
-        return change;
+      [journal = journal_, change = std::move(change)](const SessionContent& newest) {
+        return change(*journal, newest);
       },
       std::move(answered));
 }
@@ -142,14 +108,7 @@ void Session::SetMode(const ChangeGuard& guard, Mode mode, Answered<SessionDescr
   FingerprintBuilder fingerprint("SetMode");
   AddExpectations(guard, fingerprint);
   fingerprint.Add(static_cast<int64_t>(mode));
-  Change(
-      guard, fingerprint.Finish(),
-      [mode](const SessionContent&, SessionState& state, Observations& observations) {
-        state.mode = mode;
-        if (mode == Mode::kShadow) observations.shadow = nullptr;
-        return absl::OkStatus();
-      },
-      std::move(answered));
+  Change(guard, fingerprint.Finish(), ModeChange(mode), std::move(answered));
 }
 
 void Session::SetParameters(const ChangeGuard& guard, std::vector<float> weight, std::vector<float> bias,
@@ -171,85 +130,35 @@ void Session::SetParameters(const ChangeGuard& guard, std::vector<float> weight,
   FingerprintBuilder fingerprint("SetParameters");
   AddExpectations(guard, fingerprint);
   fingerprint.Add(absl::Span<const float>(weight)).Add(absl::Span<const float>(bias));
-  Change(
-      guard, fingerprint.Finish(),
-      [weight = std::move(weight), bias = std::move(bias)](const SessionContent&, SessionState& state, Observations&) {
-        AffineParameters parameters = *state.parameters;
-        if (!weight.empty()) parameters.weight = weight;
-        if (!bias.empty()) parameters.bias = bias;
-        state.parameters = std::make_shared<const AffineParameters>(std::move(parameters));
-        state.lineage += 1;
-        return absl::OkStatus();
-      },
-      std::move(answered));
+  Change(guard, fingerprint.Finish(),
+         StateChange([weight = std::move(weight), bias = std::move(bias)](const SessionJournal&, const SessionContent&,
+                                                                          SessionState& state, Observations&) {
+           AffineParameters parameters = *state.parameters;
+           if (!weight.empty()) parameters.weight = weight;
+           if (!bias.empty()) parameters.bias = bias;
+           state.parameters = std::make_shared<const AffineParameters>(std::move(parameters));
+           state.lineage += 1;
+           return absl::OkStatus();
+         }),
+         std::move(answered));
 }
 
 void Session::TakeSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered) {
   if (absl::Status status = CheckSnapshotName("snapshot", name); !status.ok()) return std::move(answered)(status);
   const Fingerprint fingerprint = SnapshotFingerprint("SnapshotState", guard, name);
-  Make<SnapshotDescription>(
-      guard, fingerprint,
-      [journal = journal_, name = std::move(name)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
-        const Session session(journal);
-        if (newest.is_deleted) return SessionNotFound(session.name());
-        if (newest.snapshots->contains(name)) return SnapshotExists(session.name(), name);
-        if (static_cast<int64_t>(newest.snapshots->size()) >= kMaxSnapshots) {
-          return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
-                           absl::StrCat("session \"", session.name(), "\" has ", kMaxSnapshots,
-                                        " snapshots, the most it may: delete some first"),
-                           {{"limit", "max_snapshots"}});
-        }
-        const int64_t size_bytes = StateSizeBytes(newest.state->config.num_features);
-        StateBudget& budget = *journal->surroundings().state_budget;
-        if (!budget.TryTake(size_bytes)) return StateBytesReached(budget.max_bytes(), budget.bytes(), size_bytes);
-        const StateSnapshot snapshot{.state = newest.state, .create_time = absl::Now()};
-        auto snapshots = std::make_shared<Snapshots>(*newest.snapshots);
-        snapshots->emplace(name, snapshot);
-        return SessionChange{
-            .snapshots = std::move(snapshots), .answer = session.Describe(name, snapshot), .taken_bytes = size_bytes};
-      },
-      std::move(answered));
+  Change(guard, fingerprint, SnapshotTaking(std::move(name)), std::move(answered));
 }
 
 void Session::RestoreSnapshot(const ChangeGuard& guard, std::string name, Answered<SessionDescription> answered) {
   if (absl::Status status = CheckSnapshotName("snapshot", name); !status.ok()) return std::move(answered)(status);
   const Fingerprint fingerprint = SnapshotFingerprint("RestoreState", guard, name);
-  Change(
-      guard, fingerprint,
-      [session_name = this->name(), name = std::move(name)](const SessionContent& newest, SessionState& state,
-                                                            Observations&) -> absl::Status {
-        const auto found = newest.snapshots->find(name);
-        if (found == newest.snapshots->end()) return SnapshotNotFound(session_name, name);
-        const SessionState& kept = *found->second.state;
-        state.mode = kept.mode;
-        state.num_batches_tracked = kept.num_batches_tracked;
-        // Copies: the same vectors as another version would be two things to the journal.
-        state.parameters = std::make_shared<const AffineParameters>(*kept.parameters);
-        if (kept.running != nullptr) state.running = std::make_shared<const NormalizationStatistics>(*kept.running);
-        state.lineage += 1;
-        return absl::OkStatus();
-      },
-      std::move(answered));
+  Change(guard, fingerprint, SnapshotRestoring(std::move(name)), std::move(answered));
 }
 
 void Session::DeleteSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered) {
   if (absl::Status status = CheckSnapshotName("snapshot", name); !status.ok()) return std::move(answered)(status);
   const Fingerprint fingerprint = SnapshotFingerprint("DeleteSnapshot", guard, name);
-  Make<SnapshotDescription>(
-      guard, fingerprint,
-      [journal = journal_, name = std::move(name)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
-        const Session session(journal);
-        if (newest.is_deleted) return SessionNotFound(session.name());
-        const auto found = newest.snapshots->find(name);
-        if (found == newest.snapshots->end()) return SnapshotNotFound(session.name(), name);
-        SnapshotDescription description = session.Describe(name, found->second);
-        auto snapshots = std::make_shared<Snapshots>(*newest.snapshots);
-        snapshots->erase(name);
-        const int64_t size_bytes = description.size_bytes;
-        return SessionChange{
-            .snapshots = std::move(snapshots), .answer = std::move(description), .freed_bytes = size_bytes};
-      },
-      std::move(answered));
+  Change(guard, fingerprint, SnapshotDeleting(std::move(name)), std::move(answered));
 }
 
 void Session::Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered) {

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "kernels/batch_norm.h"
 #include "server/session/change_guard.h"
+#include "server/session/session_changes.h"
 #include "server/session/session_journal.h"
 #include "server/session/session_state.h"
 
@@ -24,9 +25,6 @@ struct ForwardCommit {
   NormalizedWith normalized_with = NormalizedWith::kBatch;
   Update update = Update::kRunning;  // kRunning or kShadow
 };
-
-// Snapshots of one session at most.
-constexpr int64_t kMaxSnapshots = 1000;
 
 // A session's state is an immutable snapshot; only this class makes a new one. A change is made whole or not at all.
 // Nothing is locked while a device works.
@@ -50,8 +48,12 @@ class Session {
   SessionContent Observe() const { return journal_->Visible(); }
 
   // This session as it is, or was, with `content`.
-  SessionDescription Describe(const SessionContent& content) const;
-  SnapshotDescription Describe(absl::string_view snapshot_name, const StateSnapshot& snapshot) const;
+  SessionDescription Describe(const SessionContent& content) const {
+    return normserve::Describe(journal_->identity(), content);
+  }
+  SnapshotDescription Describe(absl::string_view snapshot_name, const StateSnapshot& snapshot) const {
+    return normserve::Describe(journal_->identity(), snapshot_name, snapshot);
+  }
 
   // What a store is told of the session when it is made.
   SessionWrite FirstWrite() const { return journal_->FirstWrite(); }
@@ -106,11 +108,11 @@ class Session {
   void Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered);
 
  private:
+  friend class Model;
+
   absl::StatusOr<SessionChange> Fold(const ForwardCommit& commit, const SessionContent& newest) const;
-  // The change to a copy of the newest state, one generation on, that `edit` makes.
-  template <typename Edit>
-  void Change(const ChangeGuard& guard, const Fingerprint& fingerprint, Edit edit,
-              Answered<SessionDescription> answered);
+  template <typename Answer>
+  void Change(const ChangeGuard& guard, const Fingerprint& fingerprint, MakeChange change, Answered<Answer> answered);
   template <typename Answer>
   void Make(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionJournal::Make make,
             Answered<Answer> answered);

@@ -1,5 +1,6 @@
 #include "server/session/session_journal.h"
 
+#include <algorithm>
 #include <map>
 
 #include "absl/strings/str_cat.h"
@@ -209,17 +210,23 @@ absl::StatusOr<std::optional<Answer>> SessionJournal::Recall(const std::string& 
   return **found;
 }
 
+SessionJournal::Pending* SessionJournal::FindPending(const std::string& request_id) {
+  for (Pending& pending : pending_) {
+    if (pending.request_id == request_id) return &pending;
+  }
+  return nullptr;
+}
+
 std::optional<absl::StatusOr<Answer>> SessionJournal::Known(const ChangeGuard& guard, const Fingerprint& fingerprint,
                                                             Pending** depends_on) {
   if (!guard.request_id.empty()) {
     const auto found = memory_.Find(guard.request_id, fingerprint);
     if (!found.ok()) return found.status();
     if (*found != nullptr) return **found;
-    for (Pending& pending : pending_) {
-      if (pending.request_id != guard.request_id) continue;
-      *depends_on = &pending;
-      if (pending.fingerprint != fingerprint) return RequestIdReused(guard.request_id);
-      return pending.answer;
+    if (Pending* pending = FindPending(guard.request_id); pending != nullptr) {
+      *depends_on = pending;
+      if (pending->fingerprint != fingerprint) return RequestIdReused(guard.request_id);
+      return pending->answer;
     }
   }
   const SessionContent newest = Newest();
@@ -250,8 +257,21 @@ void SessionJournal::Change(ChangeGuard guard, Fingerprint fingerprint, Make mak
         change = recollected;
       }
       if (change.ok()) {
-        Append(guard, fingerprint, *std::move(change), made);
-        if (!is_stored_) ShowFirst(callbacks);
+        StoreWrite write = Append(guard, fingerprint, *std::move(change), std::move(made));
+        const int64_t chain = chain_, sequence = sequence_;
+        if (is_stored_) {
+          surroundings_.store->Write(std::move(write),
+                                     [self = shared_from_this(), chain, sequence](const absl::Status& status) {
+                                       Callbacks settled;
+                                       {
+                                         absl::MutexLock settle_lock(&self->mutex_);
+                                         self->Settle(chain, sequence, status, settled);
+                                       }
+                                       for (auto& callback : settled) std::move(callback)();
+                                     });
+        } else {
+          Settle(chain, sequence, absl::OkStatus(), callbacks);
+        }
       } else {
         known = change.status();
         if (!pending_.empty()) depends_on = &pending_.back();
@@ -272,11 +292,13 @@ void SessionJournal::Change(ChangeGuard guard, Fingerprint fingerprint, Make mak
   for (auto& callback : callbacks) std::move(callback)();
 }
 
-void SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change,
-                            Made& made) {
+StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change,
+                                  Made made) {
   const SessionContent before = Newest();
   const int64_t sequence = sequence_ + 1;
-  Pending pending{.content = before,
+  Pending pending{.chain = chain_,
+                  .sequence = sequence,
+                  .content = before,
                   .request_id = guard.request_id,
                   .fingerprint = fingerprint,
                   .answer = std::move(change.answer),
@@ -297,10 +319,7 @@ void SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& fingerp
   pending_.push_back(std::move(pending));
   sequence_ = sequence;
   if (!guard.request_id.empty()) ++num_remembered_;
-  if (!is_stored_) return;
-  surroundings_.store->Write(std::move(write), [self = shared_from_this(), chain = chain_](absl::Status status) {
-    self->Settle(chain, std::move(status));
-  });
+  return write;
 }
 
 SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pending, int64_t sequence) {
@@ -400,19 +419,14 @@ bool SessionJournal::IsUsedByPending(VectorKind kind, int64_t version) const {
   return false;
 }
 
-void SessionJournal::Settle(int64_t chain, absl::Status status) {
-  Callbacks callbacks;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (chain != chain_) return;
-    NORMSERVE_CHECK(!pending_.empty());
-    if (status.ok()) {
-      ShowFirst(callbacks);
-    } else {
-      DropAll(status, callbacks);
-    }
-  }
-  for (auto& callback : callbacks) std::move(callback)();
+void SessionJournal::Settle(int64_t chain, int64_t sequence, const absl::Status& status, Callbacks& callbacks) {
+  const auto settled = std::find_if(pending_.begin(), pending_.end(), [&](const Pending& pending) {
+    return pending.chain == chain && pending.sequence == sequence;
+  });
+  if (settled == pending_.end()) return;  // dropped with one before it
+  if (!status.ok()) return DropFrom(settled, status, callbacks);
+  settled->is_settled = true;
+  while (!pending_.empty() && pending_.front().is_settled) ShowFirst(callbacks);
 }
 
 void SessionJournal::ShowFirst(Callbacks& callbacks) {
@@ -430,18 +444,19 @@ void SessionJournal::ShowFirst(Callbacks& callbacks) {
   });
 }
 
-void SessionJournal::DropAll(const absl::Status& status, Callbacks& callbacks) {
+void SessionJournal::DropFrom(std::deque<Pending>::iterator first, const absl::Status& status, Callbacks& callbacks) {
   ++chain_;
-  sequence_ -= static_cast<int64_t>(pending_.size());
-  for (Pending& dropped : std::exchange(pending_, {})) {
-    if (!dropped.request_id.empty()) --num_remembered_;
-    for (const auto& kept : dropped.kept) kept_.erase(kept);
-    surroundings_.state_budget->Give(dropped.taken_bytes);
-    callbacks.push_back([dropped = std::move(dropped), status]() mutable {
+  sequence_ -= pending_.end() - first;
+  for (auto dropped = first; dropped != pending_.end(); ++dropped) {
+    if (!dropped->request_id.empty()) --num_remembered_;
+    for (const auto& kept : dropped->kept) kept_.erase(kept);
+    surroundings_.state_budget->Give(dropped->taken_bytes);
+    callbacks.push_back([dropped = std::move(*dropped), status]() mutable {
       std::move(dropped.made)(status);
       for (Waiter& waiter : dropped.waiters) std::move(waiter)(/*is_visible=*/false);
     });
   }
+  pending_.erase(first, pending_.end());
 }
 
 }  // namespace normserve

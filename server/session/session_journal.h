@@ -25,6 +25,9 @@ namespace normserve {
 
 // What all sessions of a server share.
 struct SessionSurroundings {
+  // Held by what shows a change of several sessions, and by who wants to see them as of one moment. Before all locks of
+  // journals.
+  std::shared_ptr<absl::Mutex> together = std::make_shared<absl::Mutex>();
   std::shared_ptr<VectorBudget> vector_budget = std::make_shared<VectorBudget>(int64_t{512} << 20);
   std::shared_ptr<StateBudget> state_budget = std::make_shared<StateBudget>(int64_t{4} << 30);
   StateStore* store = nullptr;  // null: there is none; outlives the sessions
@@ -91,12 +94,17 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   void Change(ChangeGuard guard, Fingerprint fingerprint, Make make, Made made) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  friend class JournalGroup;
+
   // Whether what it waited for is visible now; false: it was dropped.
   using Waiter = absl::AnyInvocable<void(bool is_visible) &&>;
   using Callbacks = std::vector<absl::AnyInvocable<void() &&>>;
 
   // A change that is made and not yet stored.
   struct Pending {
+    int64_t chain = 0;
+    int64_t sequence = 0;
+    bool is_settled = false;  // nothing is to come of it but its turn
     SessionContent content;
     std::string request_id;
     Fingerprint fingerprint;
@@ -120,7 +128,10 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   SessionContent Newest() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return pending_.empty() ? Visible() : pending_.back().content;
   }
-  void Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change, Made& made)
+  // The pending change of this request; null if there is none.
+  Pending* FindPending(const std::string& request_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes a change the newest; what a store is to be told, and under which sequence number of the chain.
+  StoreWrite Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change, Made made)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   SessionWrite WriteOf(const SessionContent& before, Pending& pending, int64_t sequence)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -131,9 +142,13 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   bool IsUsed(const void* vectors) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsUsedByPending(VectorKind kind, int64_t version) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  void Settle(int64_t chain, absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What came of one; those of other sessions' durability may be answered out of turn, and wait for theirs.
+  void Settle(int64_t chain, int64_t sequence, const absl::Status& status, Callbacks& callbacks)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ShowFirst(Callbacks& callbacks) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void DropAll(const absl::Status& status, Callbacks& callbacks) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Drops one and all that was made of it.
+  void DropFrom(std::deque<Pending>::iterator first, const absl::Status& status, Callbacks& callbacks)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Constant.
   const SessionIdentity identity_;

@@ -308,6 +308,13 @@ absl::StatusOr<std::vector<std::shared_ptr<Session>>> SessionRegistry::FindAll(a
   return sessions;
 }
 
+std::vector<SessionContent> SessionRegistry::ObserveAll(const std::vector<std::shared_ptr<Session>>& sessions) const {
+  std::vector<SessionContent> contents;
+  absl::ReaderMutexLock lock(surroundings_.together.get());
+  for (const auto& session : sessions) contents.push_back(session->Observe());
+  return contents;
+}
+
 absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::LoadSession(absl::string_view name) {
   absl::MutexLock load_lock(&load_mutex_);
   std::string uid;

@@ -83,6 +83,9 @@ class SessionRegistry {
   // those of a model, whose names begin with it. Errors as Find; SESSION_NOT_FOUND where none does.
   absl::StatusOr<std::vector<std::shared_ptr<Session>>> FindAll(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // What `sessions` hold, as of one moment: a change of several is in all of them or in none.
+  std::vector<SessionContent> ObserveAll(const std::vector<std::shared_ptr<Session>>& sessions) const;
+
   // Sessions whose name is `prefix` or lies below it ("resnet50" and "resnet50/" are the same prefix) and that have all
   // of `labels`, in the order of their bytes. `page_size` 0: 100. INVALID_ARGUMENT: prefix, page_size, page_token,
   // labels.

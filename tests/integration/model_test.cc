@@ -23,6 +23,16 @@ class ModelTest : public testing::Test {
     return server_.stub().GetStats(&context, request, &reply);
   }
 
+  using Stub = v1::BatchNormService::Stub;
+
+  template <typename Request, typename Reply>
+  Reply Call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*), const Request& request) {
+    grpc::ClientContext context;
+    Reply reply;
+    EXPECT_THAT((server_.stub().*method)(&context, request, &reply), Succeeds());
+    return reply;
+  }
+
   // Of the sessions that `name` speaks of.
   std::vector<std::string> NamesIn(const std::string& name) {
     v1::GetStatsRequest request;
@@ -55,6 +65,42 @@ TEST_F(ModelTest, StatsAreThoseOfEverySessionBelowThePrefixByName) {
   EXPECT_EQ(model.sessions(0).SerializeAsString(), single.sessions(0).SerializeAsString());
   EXPECT_EQ(model.sessions(0).last_batch().count(), 4);
   EXPECT_EQ(model.sessions(2).statistics().num_batches_tracked(), 0);
+}
+
+TEST_F(ModelTest, ModesAndSnapshotsAreChangedTogether) {
+  for (const char* name : {"net/a", "net/b", "nets/a"}) client_.Create(name, 2);
+  v1::SnapshotStateRequest take;
+  take.set_name("net/");
+  take.set_snapshot("best");
+  const v1::SnapshotStateReply taken = Call(&Stub::SnapshotState, take);
+  ASSERT_EQ(taken.snapshots_size(), 2);
+  EXPECT_EQ(taken.snapshots(1).name(), "net/b");
+
+  v1::SetModeRequest mode;
+  mode.set_name("net/");
+  mode.set_mode(v1::MODE_EVAL);
+  mode.set_request_id("id");
+  const v1::SetModeReply changed = Call(&Stub::SetMode, mode);
+  ASSERT_EQ(changed.sessions_size(), 2);
+  EXPECT_EQ(client_.Get("net/b").mode(), v1::MODE_EVAL);
+  EXPECT_EQ(client_.Get("nets/a").mode(), v1::MODE_TRAIN);
+  EXPECT_EQ(Call(&Stub::SetMode, mode).SerializeAsString(), changed.SerializeAsString()) << "a repeat";
+
+  v1::RestoreStateRequest restore;
+  restore.set_name("net/");
+  restore.set_snapshot("best");
+  EXPECT_EQ(Call(&Stub::RestoreState, restore).sessions(0).generation(), 2);
+  EXPECT_EQ(client_.Get("net/a").mode(), v1::MODE_TRAIN);
+  v1::DeleteSnapshotRequest forget;
+  forget.set_name("net/");
+  forget.set_snapshot("best");
+  EXPECT_EQ(Call(&Stub::DeleteSnapshot, forget).snapshots_size(), 2);
+
+  mode.set_request_id("");
+  mode.set_expected_generation(2);
+  v1::SetModeReply reply;
+  grpc::ClientContext context;
+  EXPECT_THAT(server_.stub().SetMode(&context, mode, &reply), Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
 }
 
 TEST_F(ModelTest, WhatNamesNoSessionOrIsForOneAloneIsRefused) {

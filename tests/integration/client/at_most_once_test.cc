@@ -81,7 +81,7 @@ class LossyConnection : public Connection {
   absl::Status DeleteSnapshot(const DeleteSnapshotRequest& request, absl::Time deadline) override {
     return real_->DeleteSnapshot(request, deadline);
   }
-  absl::StatusOr<SessionStats> GetStats(const GetStatsRequest& request, absl::Time deadline) override {
+  absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, absl::Time deadline) override {
     return real_->GetStats(request, deadline);
   }
   absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) override { return real_->GetServerInfo(deadline); }

@@ -1,6 +1,9 @@
 // The answers of calls that answer later, waited for.
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -24,6 +27,22 @@ absl::StatusOr<Answer> AnswerOf(Start start) {
   done.WaitForNotification();
   return *std::move(answer);
 }
+
+// An answer that may not be there yet.
+template <typename Answer>
+struct Promise {
+  std::shared_ptr<std::optional<absl::StatusOr<Answer>>> answer =
+      std::make_shared<std::optional<absl::StatusOr<Answer>>>();
+
+  auto Callback() const {
+    return [to = answer](absl::StatusOr<Answer> given) {
+      EXPECT_FALSE(to->has_value()) << "answered twice";
+      *to = std::move(given);
+    };
+  }
+  bool is_there() const { return answer->has_value(); }
+  const absl::StatusOr<Answer>& operator*() const { return **answer; }
+};
 
 inline absl::StatusOr<SessionDescription> Create(SessionRegistry& registry, SessionDraft draft) {
   return AnswerOf<SessionDescription>([&](auto answered) { registry.Create(std::move(draft), std::move(answered)); });

@@ -21,22 +21,6 @@ namespace {
 constexpr Fingerprint kPayload{.low = 1, .high = 2};
 constexpr Fingerprint kOtherPayload{.low = 3, .high = 4};
 
-// An answer that may not be there yet.
-template <typename Answer>
-struct Promise {
-  std::shared_ptr<std::optional<absl::StatusOr<Answer>>> answer =
-      std::make_shared<std::optional<absl::StatusOr<Answer>>>();
-
-  auto Callback() const {
-    return [to = answer](absl::StatusOr<Answer> given) {
-      EXPECT_FALSE(to->has_value()) << "answered twice";
-      *to = std::move(given);
-    };
-  }
-  bool is_there() const { return answer->has_value(); }
-  const absl::StatusOr<Answer>& operator*() const { return **answer; }
-};
-
 Moments SomeMoments(double seed, int64_t num_features = 2) {
   Moments moments{.count = 8};
   for (int64_t c = 0; c < num_features; ++c) {

@@ -55,6 +55,13 @@ CLI::App* AddCommand(CLI::App& app, const std::string& name, const std::string& 
   return command;
 }
 
+// Of a command that takes a model too.
+void AddNamed(CLI::App* command, std::string& session) {
+  command->add_option("session", session, "name of the session; or of a model, ending in '/': all sessions below it")
+      ->required()
+      ->type_name("SESSION");
+}
+
 void AddSession(CLI::App* command, std::string& session) {
   command->add_option("session", session, "name of the session")->required()->type_name("SESSION");
 }
@@ -129,17 +136,15 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
 
   CLI::App* mode =
       AddCommand(app, "mode", "Sets what a forward that says nothing does, as module.train() and eval() do.",
-                 "normctl mode encoder/bn3 eval");
-  AddSession(mode, options.session);
+                 "normctl mode encoder/bn3 eval\n         normctl mode encoder/ eval");
+  AddNamed(mode, options.session);
   mode->add_option("mode", options.mode, "train, eval or shadow")->required()->check(CLI::IsMember(kModes));
   mode->callback([&] { run = [&] { return SetMode(options.command_line, options.session, options.mode); }; });
 
   CLI::App* stats = AddCommand(
       app, "stats", "Shows the running statistics of a session, a line a channel, or of a model, a line a session.",
       "normctl stats encoder/bn3 --first 8 --count 4\n         normctl stats encoder/");
-  stats->add_option("session", options.session, "name of the session, or of a model, ending in '/'")
-      ->required()
-      ->type_name("SESSION");
+  AddNamed(stats, options.session);
   stats->add_option("--first", options.stats.first_channel, "first channel; default 0")->type_name("N");
   stats->add_option("--count", options.stats.num_channels, "how many channels; default 0: all")->type_name("N");
   stats->add_flag("--last-batch", options.stats.return_last_batch, "the moments of the newest training batch too");
@@ -154,13 +159,13 @@ void AddSnapshot(CLI::App* command, std::string& snapshot) {
 void AddSnapshotCommands(CLI::App& app, Options& options, std::function<int()>& run) {
   CLI::App* take = AddCommand(app, "snapshot", "Keeps a session's state under a name.",
                               "normctl snapshot encoder/bn3 before-tuning");
-  AddSession(take, options.session);
+  AddNamed(take, options.session);
   AddSnapshot(take, options.snapshot);
   take->callback([&] { run = [&] { return TakeSnapshot(options.command_line, options.session, options.snapshot); }; });
 
   CLI::App* restore = AddCommand(app, "restore", "Takes a session back to a snapshot, which stays.",
                                  "normctl restore encoder/bn3 before-tuning");
-  AddSession(restore, options.session);
+  AddNamed(restore, options.session);
   AddSnapshot(restore, options.snapshot);
   restore->callback([&] { run = [&] { return Restore(options.command_line, options.session, options.snapshot); }; });
 
@@ -170,7 +175,7 @@ void AddSnapshotCommands(CLI::App& app, Options& options, std::function<int()>& 
 
   CLI::App* remove = AddCommand(app, "delete-snapshot", "Forgets one snapshot of a session.",
                                 "normctl delete-snapshot encoder/bn3 before-tuning");
-  AddSession(remove, options.session);
+  AddNamed(remove, options.session);
   AddSnapshot(remove, options.snapshot);
   remove->callback(
       [&] { run = [&] { return DeleteSnapshot(options.command_line, options.session, options.snapshot); }; });

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/cli/named.h"
 #include "client/cli/npy.h"
 #include "client/cli/session_text.h"
 
@@ -152,11 +153,16 @@ int Delete(const CommandLine& command_line, const std::string& session) {
 int SetMode(const CommandLine& command_line, const std::string& session, const std::string& mode) {
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
-  absl::StatusOr<Session> changed = client->Attach(session).SetMode(ModeOf(mode));
+  const auto changed =
+      CallNamed<Session>(*client, session, [&](const auto& named) { return named.SetMode(ModeOf(mode)); });
   if (!changed.ok()) return Fail(command_line, changed.status());
-  Print(command_line.json ? ToJson(*changed).dump() + "\n"
-                          : absl::StrFormat("%s is in %s, generation %d\n", changed->name, ModeName(changed->mode),
-                                            changed->generation));
+  if (command_line.json) {
+    Print(JsonLine(session, *changed, [](const Session& each) { return ToJson(each); }));
+    return kOk;
+  }
+  for (const Session& each : *changed) {
+    Print(absl::StrFormat("%s is in %s, generation %d\n", each.name, ModeName(each.mode), each.generation));
+  }
   return kOk;
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "client/cli/named.h"
 #include "client/cli/session_text.h"
 
 namespace normserve::cli {
@@ -33,22 +34,31 @@ nlohmann::ordered_json SnapshotJson(const Snapshot& snapshot) {
 int TakeSnapshot(const CommandLine& command_line, const std::string& session, const std::string& snapshot) {
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
-  absl::StatusOr<Snapshot> kept = client->Attach(session).Snapshot(snapshot);
+  const auto kept = CallNamed<Snapshot>(*client, session, [&](const auto& named) { return named.Snapshot(snapshot); });
   if (!kept.ok()) return Fail(command_line, kept.status());
-  Print(command_line.json
-            ? SnapshotJson(*kept).dump() + "\n"
-            : absl::StrFormat("%s is kept as %s, generation %d\n", kept->name, kept->snapshot, kept->generation));
+  if (command_line.json) {
+    Print(JsonLine(session, *kept, SnapshotJson));
+    return kOk;
+  }
+  for (const Snapshot& each : *kept) {
+    Print(absl::StrFormat("%s is kept as %s, generation %d\n", each.name, each.snapshot, each.generation));
+  }
   return kOk;
 }
 
 int Restore(const CommandLine& command_line, const std::string& session, const std::string& snapshot) {
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
-  absl::StatusOr<Session> restored = client->Attach(session).Restore(snapshot);
+  const auto restored =
+      CallNamed<Session>(*client, session, [&](const auto& named) { return named.Restore(snapshot); });
   if (!restored.ok()) return Fail(command_line, restored.status());
-  Print(command_line.json
-            ? ToJson(*restored).dump() + "\n"
-            : absl::StrFormat("%s is back at %s, generation %d\n", restored->name, snapshot, restored->generation));
+  if (command_line.json) {
+    Print(JsonLine(session, *restored, [](const Session& each) { return ToJson(each); }));
+    return kOk;
+  }
+  for (const Session& each : *restored) {
+    Print(absl::StrFormat("%s is back at %s, generation %d\n", each.name, snapshot, each.generation));
+  }
   return kOk;
 }
 
@@ -78,9 +88,9 @@ int ListSnapshots(const CommandLine& command_line, const std::string& session) {
 int DeleteSnapshot(const CommandLine& command_line, const std::string& session, const std::string& snapshot) {
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
-  if (absl::Status status = client->Attach(session).DeleteSnapshot(snapshot); !status.ok()) {
-    return Fail(command_line, status);
-  }
+  const absl::Status status = IsModel(session) ? client->AttachModel(session).DeleteSnapshot(snapshot)
+                                               : client->Attach(session).DeleteSnapshot(snapshot);
+  if (!status.ok()) return Fail(command_line, status);
   Print(command_line.json ? nlohmann::ordered_json{{"name", session}, {"deleted", snapshot}}.dump() + "\n"
                           : absl::StrCat("deleted snapshot ", snapshot, " of ", session, "\n"));
   return kOk;

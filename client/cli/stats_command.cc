@@ -5,9 +5,9 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/cli/named.h"
 #include "client/cli/session_text.h"
 
 namespace normserve::cli {
@@ -80,16 +80,14 @@ std::string ModelText(const std::vector<client::SessionStats>& sessions) {
 int Stats(const CommandLine& command_line, const std::string& session, const client::StatsOptions& options) {
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
-  absl::StatusOr<std::vector<client::SessionStats>> stats = client->Stats(session, options);
+  const auto stats =
+      CallNamed<client::SessionStats>(*client, session, [&](const auto& named) { return named.Stats(options); });
   if (!stats.ok()) return Fail(command_line, stats.status());
-  const bool is_model = absl::EndsWith(session, "/");
-  if (!command_line.json) {
-    Print(is_model ? ModelText(*stats) : ChannelText(stats->front()));
-    return kOk;
+  if (command_line.json) {
+    Print(JsonLine(session, *stats, [](const client::SessionStats& each) { return ToJson(each); }));
+  } else {
+    Print(IsModel(session) ? ModelText(*stats) : ChannelText(stats->front()));
   }
-  nlohmann::ordered_json sessions = nlohmann::ordered_json::array();
-  for (const client::SessionStats& each : *stats) sessions.push_back(ToJson(each));
-  Print((is_model ? sessions : sessions[0]).dump() + "\n");
   return kOk;
 }
 

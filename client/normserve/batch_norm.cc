@@ -5,6 +5,16 @@
 #include "normserve/caller.h"
 
 namespace normserve::client {
+namespace {
+
+// Of what a call for one session answers with: one entry.
+template <typename T>
+absl::StatusOr<T> First(absl::StatusOr<std::vector<T>> all) {
+  if (!all.ok()) return all.status();
+  return std::move(all->front());
+}
+
+}  // namespace
 
 BatchNorm::BatchNorm(std::shared_ptr<const Caller> caller, std::string name)
     : caller_(std::move(caller)), name_(std::move(name)) {}
@@ -14,7 +24,7 @@ absl::StatusOr<Session> BatchNorm::Train(const CallOptions& options) const { ret
 absl::StatusOr<Session> BatchNorm::Eval(const CallOptions& options) const { return SetMode(Mode::kEval, options); }
 
 absl::StatusOr<Session> BatchNorm::SetMode(Mode mode, const CallOptions& options) const {
-  return caller_->SetMode({.name = name_, .mode = mode}, options);
+  return First(caller_->SetMode({.name = name_, .mode = mode}, options));
 }
 
 absl::StatusOr<ForwardResult> BatchNorm::Forward(const TensorView& input, const ForwardOptions& options) const {
@@ -57,14 +67,12 @@ absl::StatusOr<SessionStats> BatchNorm::Stats(int64_t first_channel, int64_t num
 }
 
 absl::StatusOr<SessionStats> BatchNorm::Stats(const StatsOptions& options) const {
-  auto stats = caller_->GetStats({.name = name_,
+  return First(caller_->GetStats({.name = name_,
                                   .first_channel = options.first_channel,
                                   .num_channels = options.num_channels,
                                   .return_last_batch = options.return_last_batch,
                                   .return_shadow = options.return_shadow},
-                                 options.call);
-  if (!stats.ok()) return stats.status();
-  return std::move(stats->front());
+                                 options.call));
 }
 
 absl::StatusOr<Session> BatchNorm::SetParameters(const Parameters& parameters, const CallOptions& options) const {
@@ -72,11 +80,11 @@ absl::StatusOr<Session> BatchNorm::SetParameters(const Parameters& parameters, c
 }
 
 absl::StatusOr<client::Snapshot> BatchNorm::Snapshot(const std::string& snapshot, const CallOptions& options) const {
-  return caller_->SnapshotState({.name = name_, .snapshot = snapshot}, options);
+  return First(caller_->SnapshotState({.name = name_, .snapshot = snapshot}, options));
 }
 
 absl::StatusOr<Session> BatchNorm::Restore(const std::string& snapshot, const CallOptions& options) const {
-  return caller_->RestoreState({.name = name_, .snapshot = snapshot}, options);
+  return First(caller_->RestoreState({.name = name_, .snapshot = snapshot}, options));
 }
 
 absl::StatusOr<std::vector<client::Snapshot>> BatchNorm::Snapshots(const CallOptions& options) const {

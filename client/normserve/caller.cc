@@ -54,7 +54,7 @@ absl::StatusOr<Session> Caller::CloneSession(CloneSessionRequest request, const 
              [&](absl::Time deadline) { return connection_->CloneSession(request, deadline); });
 }
 
-absl::StatusOr<Session> Caller::SetMode(SetModeRequest request, const CallOptions& call) const {
+absl::StatusOr<std::vector<Session>> Caller::SetMode(SetModeRequest request, const CallOptions& call) const {
   request.guards = Guards(call);
   return Run(call, !request.guards.request_id.empty(),
              [&](absl::Time deadline) { return connection_->SetMode(request, deadline); });
@@ -72,13 +72,14 @@ absl::Status Caller::DeleteSession(DeleteSessionRequest request, const CallOptio
              [&](absl::Time deadline) { return connection_->DeleteSession(request, deadline); });
 }
 
-absl::StatusOr<Snapshot> Caller::SnapshotState(SnapshotStateRequest request, const CallOptions& call) const {
+absl::StatusOr<std::vector<Snapshot>> Caller::SnapshotState(SnapshotStateRequest request,
+                                                            const CallOptions& call) const {
   request.guards = Guards(call);
   return Run(call, !request.guards.request_id.empty(),
              [&](absl::Time deadline) { return connection_->SnapshotState(request, deadline); });
 }
 
-absl::StatusOr<Session> Caller::RestoreState(RestoreStateRequest request, const CallOptions& call) const {
+absl::StatusOr<std::vector<Session>> Caller::RestoreState(RestoreStateRequest request, const CallOptions& call) const {
   request.guards = Guards(call);
   return Run(call, !request.guards.request_id.empty(),
              [&](absl::Time deadline) { return connection_->RestoreState(request, deadline); });

@@ -20,11 +20,11 @@ class Caller {
   // Each fills in the request's guards from `call`. Changes without a request_id are sent once.
   absl::StatusOr<Session> CreateSession(CreateSessionRequest request, const CallOptions& call) const;
   absl::StatusOr<Session> CloneSession(CloneSessionRequest request, const CallOptions& call) const;
-  absl::StatusOr<Session> SetMode(SetModeRequest request, const CallOptions& call) const;
+  absl::StatusOr<std::vector<Session>> SetMode(SetModeRequest request, const CallOptions& call) const;
   absl::StatusOr<Session> SetParameters(SetParametersRequest request, const CallOptions& call) const;
   absl::Status DeleteSession(DeleteSessionRequest request, const CallOptions& call) const;
-  absl::StatusOr<Snapshot> SnapshotState(SnapshotStateRequest request, const CallOptions& call) const;
-  absl::StatusOr<Session> RestoreState(RestoreStateRequest request, const CallOptions& call) const;
+  absl::StatusOr<std::vector<Snapshot>> SnapshotState(SnapshotStateRequest request, const CallOptions& call) const;
+  absl::StatusOr<std::vector<Session>> RestoreState(RestoreStateRequest request, const CallOptions& call) const;
   absl::Status DeleteSnapshot(DeleteSnapshotRequest request, const CallOptions& call) const;
   absl::StatusOr<ForwardResult> Forward(ForwardRequest request, const CallOptions& call) const;
 

@@ -45,14 +45,7 @@ absl::StatusOr<std::vector<Session>> Client::ListSessions(const ListSessionsOpti
   return caller_->ListAllSessions({.prefix = options.prefix, .label_filter = options.labels}, options.call);
 }
 
-absl::StatusOr<std::vector<SessionStats>> Client::Stats(const std::string& prefix, const StatsOptions& options) const {
-  return caller_->GetStats({.name = prefix,
-                            .first_channel = options.first_channel,
-                            .num_channels = options.num_channels,
-                            .return_last_batch = options.return_last_batch,
-                            .return_shadow = options.return_shadow},
-                           options.call);
-}
+Model Client::AttachModel(const std::string& prefix) const { return Model(caller_, prefix); }
 
 absl::StatusOr<ServerInfo> Client::GetServerInfo(const CallOptions& options) const {
   return caller_->GetServerInfo(options);

@@ -18,6 +18,7 @@
 #include "normserve/call_options.h"
 #include "normserve/connection.h"
 #include "normserve/error_info.h"
+#include "normserve/model.h"
 #include "normserve/server_info.h"
 #include "normserve/session.h"
 #include "normserve/statistics.h"
@@ -70,10 +71,8 @@ class Client {
   //   client->ListSessions({.prefix = "resnet50", .labels = {{"team", "vision"}}})
   absl::StatusOr<std::vector<Session>> ListSessions(const ListSessionsOptions& options) const;
 
-  // The statistics of the sessions of a model, whose names begin with `prefix`, which ends in '/'; in the order of
-  // their names. (Of the session itself where `prefix` does not end so.) NOT_FOUND: there is none. `options` names no
-  // channels.
-  absl::StatusOr<std::vector<SessionStats>> Stats(const std::string& prefix, const StatsOptions& options = {}) const;
+  // A handle of all sessions whose names begin with `prefix` ("resnet50" and "resnet50/" are the same); asks nobody.
+  Model AttachModel(const std::string& prefix) const;
 
   // What the server is: version, devices and limits.
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& options = {}) const;

@@ -195,11 +195,13 @@ class Connection {
   virtual absl::StatusOr<Session> GetSession(const std::string& name, bool full, absl::Time deadline) = 0;
   virtual absl::StatusOr<ListSessionsReply> ListSessions(const ListSessionsRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<Session> CloneSession(const CloneSessionRequest& request, absl::Time deadline) = 0;
-  virtual absl::StatusOr<Session> SetMode(const SetModeRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<Session>> SetMode(const SetModeRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) = 0;
   virtual absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) = 0;
-  virtual absl::StatusOr<Snapshot> SnapshotState(const SnapshotStateRequest& request, absl::Time deadline) = 0;
-  virtual absl::StatusOr<Session> RestoreState(const RestoreStateRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<Snapshot>> SnapshotState(const SnapshotStateRequest& request,
+                                                              absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<Session>> RestoreState(const RestoreStateRequest& request,
+                                                            absl::Time deadline) = 0;
   virtual absl::StatusOr<ListSnapshotsReply> ListSnapshots(const ListSnapshotsRequest& request,
                                                            absl::Time deadline) = 0;
   virtual absl::Status DeleteSnapshot(const DeleteSnapshotRequest& request, absl::Time deadline) = 0;

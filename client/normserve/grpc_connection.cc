@@ -54,8 +54,8 @@ class GrpcConnection : public Connection {
     return Call<Session>(&v1::BatchNormService::Stub::CloneSession, ToMessage(request), deadline, request.name);
   }
 
-  absl::StatusOr<Session> SetMode(const SetModeRequest& request, absl::Time deadline) override {
-    return Call<Session>(&v1::BatchNormService::Stub::SetMode, ToMessage(request), deadline, request.name);
+  absl::StatusOr<std::vector<Session>> SetMode(const SetModeRequest& request, absl::Time deadline) override {
+    return Call<std::vector<Session>>(&v1::BatchNormService::Stub::SetMode, ToMessage(request), deadline, request.name);
   }
 
   absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) override {
@@ -69,12 +69,15 @@ class GrpcConnection : public Connection {
     return FromGrpcStatus(stub_->DeleteSession(&context, ToMessage(request), &reply));
   }
 
-  absl::StatusOr<Snapshot> SnapshotState(const SnapshotStateRequest& request, absl::Time deadline) override {
-    return Call<Snapshot>(&v1::BatchNormService::Stub::SnapshotState, ToMessage(request), deadline, request.name);
+  absl::StatusOr<std::vector<Snapshot>> SnapshotState(const SnapshotStateRequest& request,
+                                                      absl::Time deadline) override {
+    return Call<std::vector<Snapshot>>(&v1::BatchNormService::Stub::SnapshotState, ToMessage(request), deadline,
+                                       request.name);
   }
 
-  absl::StatusOr<Session> RestoreState(const RestoreStateRequest& request, absl::Time deadline) override {
-    return Call<Session>(&v1::BatchNormService::Stub::RestoreState, ToMessage(request), deadline, request.name);
+  absl::StatusOr<std::vector<Session>> RestoreState(const RestoreStateRequest& request, absl::Time deadline) override {
+    return Call<std::vector<Session>>(&v1::BatchNormService::Stub::RestoreState, ToMessage(request), deadline,
+                                      request.name);
   }
 
   absl::StatusOr<ListSnapshotsReply> ListSnapshots(const ListSnapshotsRequest& request, absl::Time deadline) override {

@@ -4,6 +4,7 @@
 #include <variant>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
 #include "normserve/v1/error_details.pb.h"
 
 namespace normserve::client {
@@ -322,27 +323,6 @@ ListSessionsReply FromMessage(const v1::ListSessionsReply& message) {
   return reply;
 }
 
-absl::StatusOr<Session> FromMessage(const v1::SetModeReply& message) {
-  if (message.sessions().empty()) return absl::InternalError("the server's reply to SetMode names no session");
-  return FromMessage(message.sessions(0));
-}
-
-absl::StatusOr<Snapshot> FromMessage(const v1::SnapshotStateReply& message) {
-  if (message.snapshots().empty()) return absl::InternalError("the server's reply to SnapshotState names no snapshot");
-  return FromMessage(message.snapshots(0));
-}
-
-absl::StatusOr<Session> FromMessage(const v1::RestoreStateReply& message) {
-  if (message.sessions().empty()) return absl::InternalError("the server's reply to RestoreState names no session");
-  return FromMessage(message.sessions(0));
-}
-
-ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message) {
-  ListSnapshotsReply reply{.next_page_token = message.next_page_token()};
-  for (const v1::Snapshot& snapshot : message.snapshots()) reply.snapshots.push_back(FromMessage(snapshot));
-  return reply;
-}
-
 SessionStats FromMessage(const v1::SessionStatistics& session) {
   SessionStats stats{.name = session.name(),
                      .uid = session.uid(),
@@ -355,11 +335,35 @@ SessionStats FromMessage(const v1::SessionStatistics& session) {
   return stats;
 }
 
+// Every one of `messages`, of which a reply has at least one.
+template <typename Result, typename Messages>
+absl::StatusOr<std::vector<Result>> FromMessages(const char* method, const Messages& messages) {
+  if (messages.empty()) return absl::InternalError(absl::StrCat("the server's reply to ", method, " names nothing"));
+  std::vector<Result> results;
+  for (const auto& message : messages) results.push_back(FromMessage(message));
+  return results;
+}
+
+absl::StatusOr<std::vector<Session>> FromMessage(const v1::SetModeReply& message) {
+  return FromMessages<Session>("SetMode", message.sessions());
+}
+
+absl::StatusOr<std::vector<Snapshot>> FromMessage(const v1::SnapshotStateReply& message) {
+  return FromMessages<Snapshot>("SnapshotState", message.snapshots());
+}
+
+absl::StatusOr<std::vector<Session>> FromMessage(const v1::RestoreStateReply& message) {
+  return FromMessages<Session>("RestoreState", message.sessions());
+}
+
+ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message) {
+  ListSnapshotsReply reply{.next_page_token = message.next_page_token()};
+  for (const v1::Snapshot& snapshot : message.snapshots()) reply.snapshots.push_back(FromMessage(snapshot));
+  return reply;
+}
+
 absl::StatusOr<std::vector<SessionStats>> FromMessage(const v1::GetStatsReply& message) {
-  if (message.sessions().empty()) return absl::InternalError("the server's reply to GetStats names no session");
-  std::vector<SessionStats> sessions;
-  for (const v1::SessionStatistics& session : message.sessions()) sessions.push_back(FromMessage(session));
-  return sessions;
+  return FromMessages<SessionStats>("GetStats", message.sessions());
 }
 
 ServerInfo FromMessage(const v1::ServerInfo& message) {

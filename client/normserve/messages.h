@@ -31,9 +31,9 @@ v1::ForwardRequest ToMessage(const ForwardRequest& request);
 
 Session FromMessage(const v1::Session& message);
 // Of the one session asked for. INTERNAL: the reply holds none.
-absl::StatusOr<Session> FromMessage(const v1::SetModeReply& message);
-absl::StatusOr<Snapshot> FromMessage(const v1::SnapshotStateReply& message);
-absl::StatusOr<Session> FromMessage(const v1::RestoreStateReply& message);
+absl::StatusOr<std::vector<Session>> FromMessage(const v1::SetModeReply& message);
+absl::StatusOr<std::vector<Snapshot>> FromMessage(const v1::SnapshotStateReply& message);
+absl::StatusOr<std::vector<Session>> FromMessage(const v1::RestoreStateReply& message);
 absl::StatusOr<std::vector<SessionStats>> FromMessage(const v1::GetStatsReply& message);
 ListSessionsReply FromMessage(const v1::ListSessionsReply& message);
 ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message);

@@ -15,11 +15,12 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<Session>, GetSession, (const std::string&, bool, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ListSessionsReply>, ListSessions, (const ListSessionsRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<Session>, CloneSession, (const CloneSessionRequest&, absl::Time), (override));
-  MOCK_METHOD(absl::StatusOr<Session>, SetMode, (const SetModeRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<Session>>, SetMode, (const SetModeRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<Session>, SetParameters, (const SetParametersRequest&, absl::Time), (override));
   MOCK_METHOD(absl::Status, DeleteSession, (const DeleteSessionRequest&, absl::Time), (override));
-  MOCK_METHOD(absl::StatusOr<Snapshot>, SnapshotState, (const SnapshotStateRequest&, absl::Time), (override));
-  MOCK_METHOD(absl::StatusOr<Session>, RestoreState, (const RestoreStateRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<Snapshot>>, SnapshotState, (const SnapshotStateRequest&, absl::Time),
+              (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<Session>>, RestoreState, (const RestoreStateRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ListSnapshotsReply>, ListSnapshots, (const ListSnapshotsRequest&, absl::Time), (override));
   MOCK_METHOD(absl::Status, DeleteSnapshot, (const DeleteSnapshotRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ForwardResult>, Forward, (const ForwardRequest&, absl::Time), (override));

@@ -60,7 +60,7 @@ class LossyConnection : public Connection {
   absl::StatusOr<Session> CloneSession(const CloneSessionRequest& request, absl::Time deadline) override {
     return real_->CloneSession(request, deadline);
   }
-  absl::StatusOr<Session> SetMode(const SetModeRequest& request, absl::Time deadline) override {
+  absl::StatusOr<std::vector<Session>> SetMode(const SetModeRequest& request, absl::Time deadline) override {
     return real_->SetMode(request, deadline);
   }
   absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) override {
@@ -69,10 +69,11 @@ class LossyConnection : public Connection {
   absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) override {
     return real_->DeleteSession(request, deadline);
   }
-  absl::StatusOr<Snapshot> SnapshotState(const SnapshotStateRequest& request, absl::Time deadline) override {
+  absl::StatusOr<std::vector<Snapshot>> SnapshotState(const SnapshotStateRequest& request,
+                                                      absl::Time deadline) override {
     return real_->SnapshotState(request, deadline);
   }
-  absl::StatusOr<Session> RestoreState(const RestoreStateRequest& request, absl::Time deadline) override {
+  absl::StatusOr<std::vector<Session>> RestoreState(const RestoreStateRequest& request, absl::Time deadline) override {
     return real_->RestoreState(request, deadline);
   }
   absl::StatusOr<ListSnapshotsReply> ListSnapshots(const ListSnapshotsRequest& request, absl::Time deadline) override {

@@ -217,6 +217,16 @@ class Normctl(ServerTestCase):
         self.assertEqual([session["name"] for session in self.normctl_json("stats", "model/")], ["model/a", "model/b"])
         self.assertIn("begins with", self.refused("stats", "model/c/"))
 
+    def test_a_model_is_changed_in_one_call(self):
+        for name in ("whole/a", "whole/b"):
+            self.normctl("create", name, "--num-features", "2")
+        self.assertEqual(self.normctl("snapshot", "whole/", "first").count("is kept as first"), 2)
+        self.assertEqual(self.normctl("mode", "whole/", "eval").splitlines(),
+                         ["whole/a is in EVAL, generation 1", "whole/b is in EVAL, generation 1"])
+        self.assertEqual([session["mode"] for session in self.normctl_json("restore", "whole/", "first")], ["TRAIN"] * 2)
+        self.assertEqual(self.normctl("delete-snapshot", "whole/", "first"), "deleted snapshot first of whole/\n")
+        self.assertIn("whole/a", self.refused("restore", "whole/", "first"))
+
     def test_clone_is_equal_and_independent(self):
         path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
         self.normctl("create", "clone/a", "--num-features", "3")

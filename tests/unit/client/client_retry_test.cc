@@ -62,7 +62,8 @@ TEST_F(ClientRetryTest, ChangeIsRepeatedWithTheSameRandomRequestId) {
   EXPECT_CALL(*connection_, SetMode).WillRepeatedly([&](const SetModeRequest& request, absl::Time) {
     ids.insert(request.guards.request_id);
     ++attempts;
-    return attempts < 4 ? absl::StatusOr<Session>(kUnavailable) : Session{.name = "bn", .mode = Mode::kEval};
+    using Sessions = std::vector<Session>;
+    return attempts < 4 ? absl::StatusOr<Sessions>(kUnavailable) : Sessions{{.name = "bn", .mode = Mode::kEval}};
   });
   const absl::StatusOr<Session> session = MakeClient().Attach("bn").Eval();
   ASSERT_TRUE(session.ok()) << session.status();
@@ -111,7 +112,7 @@ TEST_F(ClientRetryTest, EachChangeHasARequestIdOfItsOwn) {
   std::set<std::string> ids;
   EXPECT_CALL(*connection_, SetMode).WillRepeatedly([&](const SetModeRequest& request, absl::Time) {
     ids.insert(request.guards.request_id);
-    return Session{};
+    return std::vector<Session>(1);
   });
   const BatchNorm bn = MakeClient().Attach("bn");
   for (int i = 0; i < 100; ++i) ASSERT_TRUE(bn.Train().ok());
@@ -276,10 +277,10 @@ TEST_F(ClientRetryTest, ChangesOfSnapshotsAreRepeatedWithTheSameRequestId) {
   };
   EXPECT_CALL(*connection_, SnapshotState)
       .Times(2)
-      .WillRepeatedly(unavailable_once(absl::StatusOr<Snapshot>(Snapshot{.snapshot = "before"})));
+      .WillRepeatedly(unavailable_once(absl::StatusOr<std::vector<Snapshot>>({Snapshot{.snapshot = "before"}})));
   EXPECT_CALL(*connection_, RestoreState)
       .Times(2)
-      .WillRepeatedly(unavailable_once(absl::StatusOr<Session>(Session{.generation = 8})));
+      .WillRepeatedly(unavailable_once(absl::StatusOr<std::vector<Session>>({Session{.generation = 8}})));
   EXPECT_CALL(*connection_, DeleteSnapshot).Times(2).WillRepeatedly(unavailable_once(absl::OkStatus()));
   const BatchNorm bn = MakeClient().Attach("bn");
   const CallOptions guarded{.expected_generation = 7, .expected_uid = "u1"};

@@ -1,0 +1,49 @@
+#include "normserve/model.h"
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "normserve/caller.h"
+
+namespace normserve::client {
+
+Model::Model(std::shared_ptr<const Caller> caller, std::string prefix)
+    : caller_(std::move(caller)), prefix_(std::move(prefix)) {
+  if (!absl::EndsWith(prefix_, "/")) prefix_ += "/";
+}
+
+absl::StatusOr<std::vector<Session>> Model::Train(const CallOptions& options) const {
+  return SetMode(Mode::kTrain, options);
+}
+
+absl::StatusOr<std::vector<Session>> Model::Eval(const CallOptions& options) const {
+  return SetMode(Mode::kEval, options);
+}
+
+absl::StatusOr<std::vector<Session>> Model::SetMode(Mode mode, const CallOptions& options) const {
+  return caller_->SetMode({.name = prefix_, .mode = mode}, options);
+}
+
+absl::StatusOr<std::vector<SessionStats>> Model::Stats(const StatsOptions& options) const {
+  return caller_->GetStats({.name = prefix_,
+                            .first_channel = options.first_channel,
+                            .num_channels = options.num_channels,
+                            .return_last_batch = options.return_last_batch,
+                            .return_shadow = options.return_shadow},
+                           options.call);
+}
+
+absl::StatusOr<std::vector<client::Snapshot>> Model::Snapshot(const std::string& snapshot,
+                                                              const CallOptions& options) const {
+  return caller_->SnapshotState({.name = prefix_, .snapshot = snapshot}, options);
+}
+
+absl::StatusOr<std::vector<Session>> Model::Restore(const std::string& snapshot, const CallOptions& options) const {
+  return caller_->RestoreState({.name = prefix_, .snapshot = snapshot}, options);
+}
+
+absl::Status Model::DeleteSnapshot(const std::string& snapshot, const CallOptions& options) const {
+  return caller_->DeleteSnapshot({.name = prefix_, .snapshot = snapshot}, options);
+}
+
+}  // namespace normserve::client

@@ -1,0 +1,52 @@
+// A handle of the sessions of one model.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "normserve/call_options.h"
+#include "normserve/connection.h"
+#include "normserve/session.h"
+
+namespace normserve::client {
+
+class Caller;
+
+// All sessions whose names begin with a prefix, such as the layers of "resnet50/". Each call is one RPC; a change is
+// made of all of them or of none. Answers are in the order of the sessions' names. The handle holds the prefix alone.
+//
+// Thread safety: all methods are const and may be called from several threads at once; a handle may be copied cheaply.
+//
+// Errors of every method: NOT_FOUND if no session's name begins so; INVALID_ARGUMENT for an expected_generation or
+// expected_uid, which go with a single session; beside those of BatchNorm's method, naming the session.
+class Model {
+ public:
+  // With its '/' at the end.
+  const std::string& prefix() const { return prefix_; }
+
+  absl::StatusOr<std::vector<Session>> Train(const CallOptions& options = {}) const;
+  absl::StatusOr<std::vector<Session>> Eval(const CallOptions& options = {}) const;
+  absl::StatusOr<std::vector<Session>> SetMode(Mode mode, const CallOptions& options = {}) const;
+
+  // The running statistics of all, as of one moment. `options` names no channels. RESOURCE_EXHAUSTED: more than a reply
+  // may be long.
+  absl::StatusOr<std::vector<SessionStats>> Stats(const StatsOptions& options = {}) const;
+
+  // Keeps the state of each under one name; goes back to those; forgets them.
+  absl::StatusOr<std::vector<client::Snapshot>> Snapshot(const std::string& snapshot,
+                                                         const CallOptions& options = {}) const;
+  absl::StatusOr<std::vector<Session>> Restore(const std::string& snapshot, const CallOptions& options = {}) const;
+  absl::Status DeleteSnapshot(const std::string& snapshot, const CallOptions& options = {}) const;
+
+ private:
+  friend class Client;
+  Model(std::shared_ptr<const Caller> caller, std::string prefix);
+
+  std::shared_ptr<const Caller> caller_;  // never null
+  std::string prefix_;
+};
+
+}  // namespace normserve::client

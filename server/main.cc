@@ -143,7 +143,8 @@ absl::StatusOr<std::unique_ptr<StateStore>> OpenStore(const ServerOptions& optio
     spdlog::warn("sessions live in memory only and end with this server: --data-dir DIR keeps them");
     return std::unique_ptr<StateStore>();
   }
-  auto store = SqliteStore::Open({.directory = options.data_dir});
+  auto store = SqliteStore::Open(
+      {.directory = options.data_dir, .warn = [](const std::string& what) { spdlog::error("{}", what); }});
   if (!store.ok()) return store.status();
   return std::unique_ptr<StateStore>(*std::move(store));
 }

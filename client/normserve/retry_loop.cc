@@ -8,11 +8,20 @@
 namespace normserve::client {
 namespace {
 
+// Whether what is exhausted stays so until somebody deletes something or asks for less.
+bool IsLastingLimit(const absl::Status& status) {
+  const auto info = GetErrorInfo(status);
+  if (!info.has_value() || info->metadata.count("limit") == 0) return false;
+  const std::string& limit = info->metadata.at("limit");
+  return limit == "max_sessions" || limit == "max_snapshots" || limit == "max_state_bytes" ||
+         limit == "max_message_bytes";
+}
+
 // Whether a repetition may end better. Nothing here cancels a call, so a CANCELLED is the word of a server that shuts
 // down, or of a proxy. DEADLINE_EXCEEDED is not among them: each attempt has the caller's own deadline.
 bool IsTransient(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsCancelled(status) ||
-         (absl::IsResourceExhausted(status) && GetRetryDelay(status).has_value());
+         (absl::IsResourceExhausted(status) && GetRetryDelay(status).has_value() && !IsLastingLimit(status));
 }
 
 }  // namespace

@@ -4,20 +4,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstddef>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/error_reason.h"
+#include "server/store/journal_file.h"
 #include "server/store/schema.h"
 
 namespace normserve {
 namespace {
-
-// SQLite's Unix VFS writes less than 128 KiB in one call.
-constexpr sqlite3_int64 kPieceBytes = 64 << 10;
 
 absl::Status Refusal(absl::StatusCode code, absl::string_view path, absl::string_view why) {
   return MakeError(code, ErrorReason::kStoreRefused, absl::StrCat(path, ": ", why));
@@ -84,28 +80,39 @@ absl::StatusOr<std::unique_ptr<SqliteConnection>> DatabaseFile::OpenQuietly() co
   return status;
 }
 
-absl::Status DatabaseFile::RenewLog() const {
+absl::Status DatabaseFile::CheckComplete() const {
+  const std::string log = absl::StrCat(path_, "-wal");
+  if (Exists() || !HasFile(log)) return absl::OkStatus();
+  return Refusal(absl::StatusCode::kFailedPrecondition, path_,
+                 absl::StrCat("is missing or empty, and its journal ", log,
+                              " is there: bring both back from a copy, or move the journal away to start without "
+                              "sessions"));
+}
+
+absl::Status DatabaseFile::RenewLog(const Warn& warn) const {
   const std::string path = absl::StrCat(path_, "-wal");
   if (!HasFile(path)) return absl::OkStatus();
-  sqlite3_vfs* vfs = sqlite3_vfs_find(vfs_.empty() ? nullptr : vfs_.c_str());
-  const std::unique_ptr<std::max_align_t[]> memory(
-      new std::max_align_t[vfs->szOsFile / sizeof(std::max_align_t) + 1]());
-  auto* file = reinterpret_cast<sqlite3_file*>(memory.get());
-  int code = vfs->xOpen(vfs, path.c_str(), file, SQLITE_OPEN_READWRITE | SQLITE_OPEN_WAL, nullptr);
-  sqlite3_int64 size_bytes = 0;
-  if (code == SQLITE_OK) code = file->pMethods->xFileSize(file, &size_bytes);
-  std::string piece;
-  for (sqlite3_int64 at = 0; code == SQLITE_OK && at < size_bytes; at += piece.size()) {
-    piece.resize(std::min<sqlite3_int64>(size_bytes - at, kPieceBytes));
-    code = file->pMethods->xRead(file, piece.data(), piece.size(), at);
-    if (code == SQLITE_OK) code = file->pMethods->xWrite(file, piece.data(), piece.size(), at);
+  auto log = JournalFile::Open(path, vfs_);
+  if (!log.ok()) return log.status();
+  const auto extent = log->Measure();
+  if (!extent.ok()) return extent.status();
+  if (!extent->is_whole() && warn != nullptr) {
+    const std::string copy = absl::StrCat(path, ".damaged");
+    const absl::Status copied = log->CopyTo(copy, vfs_);
+    warn(absl::StrCat(path, ": ",
+                      extent->has_header ? absl::StrCat("is damaged behind frame ", extent->sound_frames, ", where ",
+                                                        extent->frames_behind, " more follow")
+                                         : std::string("is damaged from its beginning"),
+                      ", by power loss or by its disk: what was changed since then is lost; ",
+                      copied.ok() ? absl::StrCat("it is kept as ", copy)
+                                  : absl::StrCat("it could not be kept as ", copy, " (", copied.message(), ")")));
   }
-  if (code == SQLITE_OK) code = file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
-  if (file->pMethods != nullptr) file->pMethods->xClose(file);
-  return code == SQLITE_OK ? absl::OkStatus() : SqliteError(path, code, "");
+  return log->Renew();
 }
 
 absl::StatusOr<std::unique_ptr<SqliteConnection>> DatabaseFile::OpenToWrite() const {
+  // Made for this user alone; SQLite gives the journal the same mode.
+  if (const int made = open(path_.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600); made >= 0) close(made);
   auto connection = SqliteConnection::Open(path_, vfs_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
   if (!connection.ok()) return connection;
   SqliteConnection& opened = **connection;

@@ -86,7 +86,11 @@ absl::StatusOr<int> ReadSchemaVersion(SqliteConnection& connection) {
   const auto tables = connection.QueryInteger("SELECT count(*) FROM sqlite_schema");
   if (!tables.ok()) return tables.status();
   if (*application == 0 && *version == 0 && *tables == 0) return 0;
-  if (*application != kApplicationId || *version < 1) {
+  if (*application == kApplicationId && *version < 1) {
+    return WrongFile(absl::StrCat(connection.file(), ": has schema version ", *version,
+                                  ", which no server writes: it is damaged; bring its directory back from a copy"));
+  }
+  if (*application != kApplicationId) {
     return WrongFile(absl::StrCat(connection.file(), ": is another program's SQLite file (application id ",
                                   *application, "): move it away, or name another directory"));
   }

@@ -32,6 +32,8 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(SqliteStoreOption
   if (!lock.ok()) return lock.status();
   std::unique_ptr<SqliteStore> store(new SqliteStore(std::move(options), *std::move(lock)));
 
+  status = store->file_.CheckComplete();
+  if (!status.ok()) return status;
   int version = 0;
   if (store->file_.Exists()) {
     auto connection = store->file_.OpenQuietly();
@@ -88,7 +90,7 @@ absl::Status SqliteStore::ConnectReader(absl::StatusOr<std::unique_ptr<SqliteCon
 }
 
 absl::Status SqliteStore::ConnectWriter() {
-  if (const absl::Status status = file_.RenewLog(); !status.ok()) return status;
+  if (const absl::Status status = file_.RenewLog(options_.warn); !status.ok()) return status;
   auto opened = file_.OpenToWrite();
   if (!opened.ok()) return opened.status();
   write_connection_ = *std::move(opened);

@@ -27,6 +27,7 @@ struct SqliteStoreOptions {
   std::string directory;                // of normserve.db and what belongs to it; made if it is missing
   std::string vfs;                      // of SQLite; empty: the default one. Tests inject faults
   int64_t checkpoint_bytes = 16 << 20;  // of journal; it stays below four times this
+  Warn warn;                            // of a damaged journal, whose newest changes are lost
 };
 
 // A StateStore in DIRECTORY/normserve.db. README.md describes the file.

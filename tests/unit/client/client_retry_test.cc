@@ -243,6 +243,16 @@ TEST_F(ClientRetryTest, RetryDelayBeyondTheDeadlineEndsTheCallAtOnce) {
   EXPECT_TRUE(time_.slept.empty());
 }
 
+TEST_F(ClientRetryTest, ALimitThatWaitingDoesNotLiftIsNotWaitedFor) {
+  for (const char* limit : {"max_sessions", "max_snapshots", "max_state_bytes", "max_message_bytes"}) {
+    absl::Status full = Exhausted(absl::Seconds(1));
+    SetErrorInfo({.reason = "LIMIT_REACHED", .metadata = {{"limit", limit}}}, full);
+    EXPECT_CALL(*connection_, CreateSession).WillOnce(Return(full));
+    EXPECT_EQ(MakeClient().CreateSession({.name = "bn", .config = {.num_features = 1}}).status(), full);
+  }
+  EXPECT_TRUE(time_.slept.empty());
+}
+
 TEST_F(ClientRetryTest, ListReadsEveryPageWithinOneDeadline) {
   const absl::Time deadline = time_.now() + absl::Seconds(30);
   EXPECT_CALL(*connection_, ListSessions(_, deadline))

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -124,6 +125,15 @@ TEST_F(SqliteStoreTest, EverythingWrittenComesBackAfterAReopen) {
     EXPECT_EQ(heads->front().num_snapshots, 2);
     EXPECT_EQ(heads->front().record, "head of a at 4");
     if (round == 0) Reopen();
+  }
+}
+
+TEST_F(SqliteStoreTest, ItsFilesAreThisUsersAlone) {
+  ASSERT_TRUE(Put(*store_, Creation("a")).ok());
+  for (const char* name : {"normserve.db", "normserve.db-wal", "normserve.db-shm", "normserve.lock"}) {
+    struct stat entry = {};
+    ASSERT_EQ(stat(directory_.file(name).c_str(), &entry), 0) << name;
+    EXPECT_EQ(entry.st_mode & 0777, 0600u) << name;
   }
 }
 

@@ -6,8 +6,9 @@ import unittest
 import normserve
 import numpy as np
 import torch
+from lossy_proxy import LossyProxy
 from normserve import BFloat16
-from server_process import ServerTestCase
+from server_process import ServerTestCase, pb
 
 WEIGHT = np.array([0.5, 2.0, -1.0], np.float32)
 
@@ -100,6 +101,18 @@ class Gradients(ServerTestCase):
         np.testing.assert_allclose(found.grad_input, self.g / 2, 1e-6)
         self.assertEqual((found.grad_weight, found.grad_bias, found.sums.centered_input_squared), (None, None, None))
         self.assertIsNone((found.sums + found.sums).centered_input_squared)
+
+    def test_release_reaches_the_server(self):
+        with LossyProxy(self.server.address) as proxy, normserve.Client(proxy.address) as client:
+            bn = client.session(self.bn.name)
+            result = bn.forward(self.x, save_for_backward=True)
+            bn.backward(self.g, result)
+            bn.backward(self.g, result, release=True)
+        sent = [pb.BackwardRequest.FromString(message) for method, message, *_ in proxy.calls if method == "Backward"]
+        self.assertEqual([request.release_saved_forward for request in sent], [False, True])
+
+    def test_what_is_not_saved_is_not_held_on_to(self):
+        self.assertIsNone(self.bn.forward(self.x)._sent)
 
     def test_what_does_not_fit_is_refused(self):
         with self.assertRaisesRegex(ValueError, "save_for_backward=True"):

@@ -1,5 +1,6 @@
 """Moments are those of exact arithmetic, and merge to those of all values together."""
 
+import math
 import unittest
 from fractions import Fraction
 
@@ -26,6 +27,14 @@ class OfData(unittest.TestCase):
                 for c in range(3):
                     mean, m2 = exact(x[:, c].ravel())
                     np.testing.assert_allclose([found.mean[c], found.m2[c]], [mean, m2], rtol=1e-12)
+
+    def test_moments_of_many_values_far_from_zero_keep_their_digits(self):
+        shifted = np.round(np.random.default_rng(4).standard_normal((300000, 2)) * 1024) / 1024  # + 1e9 is exact
+        found = Moments.of(shifted + 1e9)
+        for c in range(2):
+            mean = math.fsum(shifted[:, c]) / len(shifted)
+            np.testing.assert_allclose(found.mean[c] - 1e9, mean, rtol=0, atol=2e-7)  # an ulp
+            np.testing.assert_allclose(found.m2[c], math.fsum((shifted[:, c] - mean) ** 2), rtol=1e-10)
 
     def test_any_axis_type_and_stride_will_do(self):
         x = np.arange(2 * 3 * 4).reshape(2, 3, 4)
@@ -57,7 +66,7 @@ class Merging(unittest.TestCase):
 
     def test_no_data_changes_nothing(self):
         some, none = Moments.of(np.ones((2, 3))), Moments.of(np.ones((0, 3)))
-        self.assertEqual(none.count, 0)
+        self.assertEqual((none.count, list(none.mean), list(none.m2)), (0, [0] * 3, [0] * 3))
         self.assertIs(some + none, some)
         self.assertIs(none + some, some)
 

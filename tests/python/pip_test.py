@@ -27,23 +27,27 @@ assert "torch" in sys.modules
 
 
 class Pip(unittest.TestCase):
-    def run_python(self, *arguments, **environment):
+    @staticmethod
+    def run_python(*arguments, **environment):
         # Of the package only what pip installs may be found.
         clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         done = subprocess.run([sys.executable, "-B", *arguments], env={**clean, **environment}, text=True, check=False,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        self.assertEqual(done.returncode, 0, done.stdout)
+        if done.returncode != 0:
+            raise AssertionError(f"{arguments}\nended with {done.returncode}:\n{done.stdout}")
         return done.stdout
 
-    def setUp(self):
-        scratch = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.tree, self.target = scratch / "tree", scratch / "target"
-        for folder in ("proto", "client/python"):
-            shutil.copytree(SOURCE / folder, self.tree / folder, ignore=shutil.ignore_patterns("v1", "__pycache__")
-                            if folder == "client/python" else None)  # fmt: skip
-        self.before = self.files(self.tree)
-        self.run_python("-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check",
-                        "--target", self.target, self.tree / "client/python")
+    @classmethod
+    def setUpClass(cls):
+        scratch = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.tree, cls.target = scratch / "tree", scratch / "target"
+        shutil.copytree(SOURCE / "proto", cls.tree / "proto")
+        # Without what an editable install may have left.
+        left = shutil.ignore_patterns("v1", "__pycache__", "*.egg-info")
+        shutil.copytree(SOURCE / "client/python", cls.tree / "client/python", ignore=left)
+        cls.before = cls.files(cls.tree)
+        cls.run_python("-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check",
+                       "--target", cls.target, cls.tree / "client/python")
 
     @staticmethod
     def files(folder):

@@ -1,7 +1,9 @@
 """A lost reply is asked for again where that is safe, and a change is made once however often it is sent."""
 
+import socket
 import unittest
 import unittest.mock
+from concurrent import futures
 
 import grpc
 import normserve
@@ -61,12 +63,13 @@ class LostReplies(ServerTestCase):
 
     def test_a_change_without_a_request_id_is_not_repeated(self):
         bn = self.client.create(num_features=2)
-        for change in (lambda: bn.forward(X, request_id=""), lambda: bn.eval(request_id="")):
+        for change in (lambda: bn.forward(X, request_id=""), lambda: bn.eval(request_id=""),
+                       lambda: bn.forward(X, mode="eval", update="running", request_id="")):  # fmt: skip
             self.proxy.lose()
             with self.assertRaisesRegex(normserve.Error, "UNAVAILABLE: lost on the way"):
                 change()
-        self.assertEqual(self.methods(), ["CreateSession", "Forward", "SetMode"])
-        self.assertEqual(bn.stats().generation, 2)
+        self.assertEqual(self.methods(), ["CreateSession", "Forward", "SetMode", "Forward"])
+        self.assertEqual(bn.stats().generation, 3)
 
     def test_reads_are_repeated(self):
         bn = self.client.create(num_features=2)
@@ -195,6 +198,16 @@ class Connections(ServerTestCase):
             for _ in range(2):
                 with normserve.Client(channel=channel) as client:
                     client.info()
+
+    def test_closing_ends_calls_that_are_under_way(self):
+        with socket.create_server(("127.0.0.1", 0)) as mute, futures.ThreadPoolExecutor(1) as thread:
+            client = normserve.Client(f"127.0.0.1:{mute.getsockname()[1]}")
+            call = thread.submit(client.info)
+            with mute.accept()[0]:
+                client.close()
+                with self.assertRaises(normserve.Error) as raised:
+                    call.result()
+        self.assertEqual(raised.exception.code, grpc.StatusCode.CANCELLED)
 
     def test_a_closed_client_makes_no_calls(self):
         client = normserve.Client(self.server.address)

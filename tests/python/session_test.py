@@ -4,12 +4,15 @@ import copy
 import datetime
 import pickle
 import unittest
+import unittest.mock
+from concurrent import futures
 
 import grpc
 import normserve
 import numpy as np
 from normserve import Error, Moments
-from server_process import ServerProcess, ServerTestCase
+from normserve.caller import Caller
+from server_process import ServerProcess, ServerTestCase, pb
 
 
 def batch(*shape, seed=0):
@@ -178,6 +181,13 @@ class Batches(ClientTestCase):
             with self.assertRaisesRegex(ValueError, text):
                 bn.forward(x, **options)
 
+    def test_threads_may_share_a_session(self):
+        bn = self.client.create(num_features=3)
+        with futures.ThreadPoolExecutor(8) as threads:
+            results = list(threads.map(lambda seed: bn.forward(batch(4, 3, seed=seed)), range(64)))
+        self.assertEqual(sorted(result.generation for result in results), list(range(1, 65)))
+        self.assertEqual(bn.stats().num_batches_tracked, 64)
+
     def test_errors_say_what_would_be_right_and_change_nothing(self):
         bn = self.client.create("batches/errors", 3)
         bad = batch(4, 3)
@@ -262,6 +272,16 @@ class State(ClientTestCase):
         self.assert_fails("ALREADY_EXISTS", "SNAPSHOT_EXISTS", "before", bn.snapshot, "before")
         self.assert_fails("NOT_FOUND", "SNAPSHOT_NOT_FOUND", "after", bn.restore, "after")
         self.assert_fails("NOT_FOUND", "SNAPSHOT_NOT_FOUND", "after", bn.delete_snapshot, "after")
+
+    def test_all_pages_of_snapshots_are_read(self):
+        def page(request, timeout, metadata):  # a server's own limit of snapshots is below its limit of a page
+            number = int(request.page_token or 0)
+            return pb.ListSnapshotsReply(snapshots=[{"snapshot": f"kept{number}"}], next_page_token=["1", "2", ""][number])
+
+        caller = Caller("", 30, 0, unittest.mock.Mock())
+        caller.stub = unittest.mock.Mock(ListSnapshots=page)
+        names = [snapshot.snapshot for snapshot in normserve.Session(caller, "state/pages").snapshots()]
+        self.assertEqual(names, ["kept0", "kept1", "kept2"])
 
     def test_a_deleted_session_is_gone(self):
         bn = self.client.create("state/gone", 2)

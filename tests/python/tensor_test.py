@@ -63,6 +63,9 @@ class Tensors(ServerTestCase):
         for x in (self.x.astype(np.float64), self.x.astype(int), self.x.tolist(), self.x.astype(complex)):
             with self.assertRaisesRegex(TypeError, r"^x is \w+: .*send x\.astype\(numpy\.float32\)$"):
                 self.bn.forward(x)
+        for x in (torch.ones(2, 3).bfloat16(), torch.ones(2, 3).requires_grad_(), [[1, 2], [3]]):
+            with self.assertRaisesRegex(TypeError, r"^x is a (Tensor|list) .*normserve\.torch\.to_numpy\(x\)$"):
+                self.bn.forward(x)
         result = self.bn.forward(self.x, save_for_backward=True)
         with self.assertRaisesRegex(TypeError, "^grad_output is float64"):
             self.bn.backward(self.x.astype(np.float64), result)
@@ -72,6 +75,8 @@ class Tensors(ServerTestCase):
         y = self.forward(last, layout="channels_last")
         np.testing.assert_allclose(y, reference(last, -1), 1e-5, 1e-5)
         np.testing.assert_array_equal(np.moveaxis(y, -1, 1), self.forward(self.x))
+        crossed = np.ascontiguousarray(np.moveaxis(last, 1, -1)).transpose(0, 3, 1, 2)
+        np.testing.assert_array_equal(self.forward(crossed, layout="channels_last"), y)
         with self.assertRaisesRegex(ValueError, "NHWC.*channels_last"):
             self.forward(last, layout="NHWC")
 

@@ -140,10 +140,12 @@ class PushAndPull(ModelTestCase):
         self.assertEqual([(describe(n).uid, describe(n).generation) for n in NAMES], [(before[n].uid, 0) for n in NAMES])
         with torch.no_grad():
             model.norm.weight += 1
+        model.norm.eval()
         model.body.plain.eval()
         self.client.session("push/again/body.norm").snapshot("kept")  # in nobody's way
         push()
-        self.assertEqual((describe("norm").uid, describe("norm").generation), (before["norm"].uid, 1))
+        self.assertEqual((describe("norm").uid, describe("norm").generation), (before["norm"].uid, 2))
+        self.assertEqual(describe("norm").mode, "eval")
         self.assertEqual(describe("norm").weight.tolist(), model.norm.weight.tolist())
         self.assertEqual((describe("body.plain").mode, describe("body.plain").uid), ("eval", before["body.plain"].uid))
         self.assertEqual(describe("body.norm").generation, 0)
@@ -249,6 +251,7 @@ class Collecting(unittest.TestCase):
         batches = [torch.randn(8, 1, 2, 6, 6)]
 
         def fail(model, batch):
+            self.assertFalse(torch.is_grad_enabled())
             model(batch)
             raise RuntimeError("the loader is broken")
 

@@ -42,6 +42,7 @@ class Caller:
         self._channel = grpc.insecure_channel(target, options=_OPTIONS) if channel is None else channel
         self._timeout = timeout
         self._retries = retries
+        self._closed = False
         self.stub: Any = batch_norm_service_pb2_grpc.BatchNormServiceStub(self._channel)
         # Of bytes: tensor_message.py makes and reads these messages without copying a tensor more than once.
         self.forward = self._channel.unary_unary("/normserve.v1.BatchNormService/Forward")
@@ -49,6 +50,7 @@ class Caller:
 
     def close(self) -> None:
         """Ends the connection, unless it is the user's own."""
+        self._closed = True
         if self._own:
             self._channel.close()
 
@@ -72,8 +74,8 @@ class Caller:
             except grpc.RpcError as rpc_error:
                 error = from_rpc_error(rpc_error)
                 delay = self._delay(error, backoff)
-                if not attempts_left or delay is None or time.monotonic() + delay >= deadline:
-                    raise error from rpc_error
+                if self._closed or not attempts_left or delay is None or time.monotonic() + delay >= deadline:
+                    raise error from None
             time.sleep(delay)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)
         raise AssertionError("a call is made at least once")

@@ -159,7 +159,6 @@ class Session:
             start_from_sums=None if start_from_sums is None else sums_message(start_from_sums),
             release_saved_forward=release,
         )
-        form_of(grad_output, "channels_last" if form.channels_last else "channels_first", "grad_output")
         gradient = field(GRADIENT, tensor_parts(grad_output, form, "grad_output"))
         deadline = self._caller.deadline(timeout)
 

@@ -112,7 +112,13 @@ def _words(x: Array, what: str) -> tuple[npt.NDArray[Any], Callable[[npt.NDArray
     """The values of `x` as numpy has types for, and what makes an array of the kind of `x` of such values."""
     if isinstance(x, BFloat16):
         return x.words, BFloat16
-    array = np.asarray(x)
+    try:
+        array = np.asarray(x)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"{what} is a {type(x).__name__} that numpy cannot read ({error}): of a torch tensor send "
+            f"normserve.torch.to_numpy({what})"
+        ) from None
     if array.dtype.newbyteorder("=") in _TYPES:
         return array, lambda values: values
     dtype = array.dtype

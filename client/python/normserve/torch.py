@@ -108,7 +108,7 @@ def collect_moments(
     """
     layers = dict(batch_norm_layers(model))
     found = {name: Moments(0, np.zeros(module.num_features), np.zeros(module.num_features)) for name, module in layers.items()}
-    kept = [(buffer, buffer.clone()) for module in layers.values() for buffer in module.buffers()]
+    kept = [(module, key, value.clone()) for module in layers.values() for key, value in module.named_buffers()]
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -128,8 +128,8 @@ def collect_moments(
         for handle in hooks:
             handle.remove()
         with torch.no_grad():
-            for buffer, value in kept:
-                buffer.copy_(value)
+            for module, key, value in kept:
+                module.get_buffer(key).copy_(value)
     return found
 
 

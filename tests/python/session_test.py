@@ -283,6 +283,10 @@ class State(ClientTestCase):
         names = [snapshot.snapshot for snapshot in normserve.Session(caller, "state/pages").snapshots()]
         self.assertEqual(names, ["kept0", "kept1", "kept2"])
 
+    def test_a_handle_is_of_one_session(self):
+        with self.assertRaisesRegex(ValueError, "'resnet50/', which means all sessions below"):
+            self.client.session("resnet50/")
+
     def test_a_deleted_session_is_gone(self):
         bn = self.client.create("state/gone", 2)
         bn.delete()

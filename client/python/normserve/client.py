@@ -153,7 +153,12 @@ class Client:
         return Session(self._caller, reply.name)
 
     def session(self, name: str) -> Session:
-        """A handle of a session that is taken to exist; asks nobody. Its first call tells (NOT_FOUND)."""
+        """A handle of a session that is taken to exist; asks nobody. Its first call tells (NOT_FOUND).
+
+        ValueError: `name` ends in "/", so that it means a model, all sessions below it.
+        """
+        if name.endswith("/"):
+            raise ValueError(f"name is {name!r}, which means all sessions below it: a handle is of one session")
         return Session(self._caller, name)
 
     def list(

@@ -48,7 +48,7 @@ class InstalledPackage(unittest.TestCase):
             self.assertFalse(headers & {"caller.h", "retry_loop.h", "messages.h", "forward_message.h", "request_id.h"})
             self.assertTrue(pathlib.Path(prefix, "share/normserve/proto/normserve/v1/tensor.proto").exists())
 
-    def test_the_ten_lines_of_python_run_on_the_raw_stubs(self):
+    def test_the_ten_lines_of_python_run_on_the_package_in_the_build_tree(self):
         with ServerProcess() as server:
             done = subprocess.run([sys.executable, "-B", SOURCE / "client/examples/ten_lines.py", server.address],
                                   env={**os.environ, "PYTHONPATH": os.environ["NORMSERVE_STUBS"]}, capture_output=True,

@@ -1,0 +1,46 @@
+"""Normserve: batch normalisation as a service, called from Python.
+
+    with normserve.Client("127.0.0.1:8001") as client:
+        bn = client.create("encoder/bn3", 64)        # as nn.BatchNorm2d(64)
+        y = bn.forward(x).output                      # trains: normalises with the batch, updates the statistics
+        bn.eval()                                     # from now on: with the running statistics
+
+Start at Client and Session. `normserve.torch`, which is loaded when it is first used and alone needs torch, copies a
+model's layers to a server and back.
+"""
+
+import importlib
+from typing import Any
+
+from normserve.bfloat16 import BFloat16
+from normserve.client import Client
+from normserve.descriptions import Config, Device, Limits, ServerInfo, SessionInfo, Snapshot, Stats
+from normserve.error import Error
+from normserve.moments import Moments
+from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
+from normserve.session import Session
+
+__all__ = [
+    "BFloat16",
+    "BackwardResult",
+    "Client",
+    "Config",
+    "Device",
+    "Error",
+    "ForwardResult",
+    "GradientSums",
+    "Limits",
+    "Moments",
+    "Normalization",
+    "ServerInfo",
+    "Session",
+    "SessionInfo",
+    "Snapshot",
+    "Stats",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "torch":
+        return importlib.import_module("normserve.torch")
+    raise AttributeError(f"module 'normserve' has no attribute '{name}'")

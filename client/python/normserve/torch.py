@@ -1,0 +1,224 @@
+"""A model's batch-norm layers on a server, and back.
+
+    normserve.torch.push(model, client, "resnet50")   # one session a layer: "resnet50/layer1.0.bn1", ...
+    normserve.torch.pull(model, client, "resnet50")   # parameters and statistics back into the model
+
+    moments = normserve.torch.collect_moments(model, loader)   # {layer: Moments} of what each layer is fed
+
+Nothing here keeps state; a Client may be used by several threads at once, a model may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from normserve.bfloat16 import BFloat16
+from normserve.client import Client
+from normserve.descriptions import SessionInfo
+from normserve.error import Error
+from normserve.moments import Moments
+
+
+def batch_norm_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(name, module) of every batch-norm layer (BatchNorm1d to 3d, SyncBatchNorm), named as state_dict() names them.
+
+    The name of `model` itself, if it is one, is "". A layer that is used in several places comes once.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm):
+            yield name, module
+
+
+def push(model: nn.Module, client: Client, prefix: str) -> None:
+    """Makes the sessions under `prefix` what the model's layers are: `prefix`/NAME has the layer's parameters, running
+    statistics, counter, mode and configuration, exactly.
+
+    Where there is a session already and it differs in mode and parameters alone, these are changed. Statistics cannot be
+    set in a session that exists: where they or the configuration differ, it is deleted and made anew, with its labels,
+    durability and non-finite policy but with a new uid. ValueError, before anything is changed: that would delete
+    snapshots, or a layer's parameters are float64, which the server would round (its statistics may be float64).
+
+    Layer by layer: when a call fails, those before it are done, and push may be repeated. Somebody else's change of a
+    session in the meantime is ABORTED.
+    """
+    layers = list(batch_norm_layers(model))
+    wanted = {_session_name(prefix, name): _content(name, module) for name, module in layers}
+    found = {session: _describe(client, session) for session in wanted}
+    for session, info in found.items():
+        if info is not None and info.num_snapshots and not _same_but_parameters(info, wanted[session]):
+            raise ValueError(
+                f'session "{session}" has {info.num_snapshots} snapshots, which making it anew would delete: delete them, or '
+                "push under another prefix"
+            )
+    for session, content in wanted.items():
+        _push_layer(client, session, content, found[session])
+
+
+def pull(model: nn.Module, client: Client, prefix: str) -> None:
+    """Writes parameters, running statistics and counters of the sessions `prefix`/NAME into the model's layers.
+
+    Statistics are rounded to the layers' type. Modes and configurations are left alone. All sessions are read, and
+    compared with the layers (ValueError: other channels, parameters or statistics), before any layer is written.
+    Errors: NOT_FOUND if a layer has no session.
+    """
+    pairs = []
+    for name, module in batch_norm_layers(model):
+        info = client.session(_session_name(prefix, name)).describe()
+        values = {
+            "weight": info.weight,
+            "bias": info.bias,
+            "running_mean": info.running_mean,
+            "running_var": info.running_var,
+        }
+        targets = {key: getattr(module, key) for key in values}
+        for key, target in targets.items():
+            value = values[key]
+            if target is not None and (value is None or value.shape != tuple(target.shape)):
+                there = "none" if value is None else f"shape {list(value.shape)}"
+                raise ValueError(f'layer "{name}" has {key} of shape {list(target.shape)}, session "{info.name}" {there}')
+        pairs.append((module, targets, values, info.num_batches_tracked))
+    with torch.no_grad():
+        for module, targets, values, num_batches_tracked in pairs:
+            for key, target in targets.items():
+                if target is not None:
+                    target.copy_(torch.from_numpy(values[key]))
+            if getattr(module, "num_batches_tracked", None) is not None:
+                module.num_batches_tracked.fill_(num_batches_tracked)
+
+
+def collect_moments(
+    model: nn.Module, loader: Iterable[Any], call: Callable[[nn.Module, Any], Any] | None = None
+) -> dict[str, Moments]:
+    """{layer's name: Moments of all that it is fed}, over every batch of `loader`, merged exactly, in float64.
+
+      loader  batches, already on the model's device: whatever `call` takes
+      call    call(model, batch) runs one batch. None: model(batch), of a tuple or list its first entry
+
+    The model runs without gradients, in the mode it is in: in train() layers see inputs normalised with their batches, in
+    eval() with the running statistics. Its layers' running statistics are as before afterwards. A layer that no batch
+    reaches has count 0.
+    """
+    layers = dict(batch_norm_layers(model))
+    found = {name: Moments(0, np.zeros(module.num_features), np.zeros(module.num_features)) for name, module in layers.items()}
+    kept = [(module, key, value.clone()) for module in layers.values() for key, value in module.named_buffers()]
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            found[name] += Moments.of(inputs[0].detach().cpu().double().numpy())
+
+        return add
+
+    hooks = [module.register_forward_pre_hook(hook(name)) for name, module in layers.items()]
+    try:
+        with torch.no_grad():
+            for batch in loader:
+                if call is not None:
+                    call(model, batch)
+                else:
+                    model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+    finally:
+        for handle in hooks:
+            handle.remove()
+        with torch.no_grad():
+            for module, key, value in kept:
+                module.get_buffer(key).copy_(value)
+    return found
+
+
+def to_numpy(tensor: torch.Tensor) -> npt.NDArray[Any] | BFloat16:
+    """What Session.forward takes, sharing the memory of a CPU tensor of any strides; bfloat16 becomes a BFloat16."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return BFloat16(tensor.view(torch.int16).numpy().view(np.uint16))
+    array: npt.NDArray[Any] = tensor.numpy()
+    return array
+
+
+def from_numpy(array: npt.NDArray[Any] | BFloat16) -> torch.Tensor:
+    """The reverse of to_numpy: a CPU tensor that shares the array's memory."""
+    if isinstance(array, BFloat16):
+        return torch.from_numpy(array.words.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _session_name(prefix: str, name: str) -> str:
+    return "/".join(part for part in (prefix.rstrip("/"), name) if part)
+
+
+def _content(name: str, module: Any) -> dict[str, Any]:
+    """What Client.create takes for a layer."""
+    content: dict[str, Any] = {
+        "num_features": module.num_features,
+        "eps": module.eps,
+        "momentum": module.momentum,
+        "affine": module.weight is not None or module.bias is not None,
+        "track_running_stats": module.running_mean is not None,
+        "mode": "train" if module.training else "eval",
+    }
+    for key in ("weight", "bias"):
+        values = getattr(module, key)
+        if values is not None and values.dtype == torch.float64:
+            raise ValueError(f'layer "{name}" has {key} in float64, which the server keeps as float32: model.float() first')
+        content[key] = None if values is None else values.detach().cpu().float().numpy()
+    for key in ("running_mean", "running_var"):
+        values = getattr(module, key)
+        content[key] = None if values is None else values.detach().cpu().double().numpy()
+    counter = getattr(module, "num_batches_tracked", None)
+    content["num_batches_tracked"] = 0 if counter is None else int(counter)
+    return content
+
+
+def _describe(client: Client, session: str) -> SessionInfo | None:
+    try:
+        return client.session(session).describe()
+    except Error as error:
+        if error.code == grpc.StatusCode.NOT_FOUND:
+            return None
+        raise
+
+
+def _same(left: npt.NDArray[Any] | None, right: npt.NDArray[Any] | None) -> bool:
+    return left is right if left is None or right is None else np.array_equal(left, right)
+
+
+def _same_but_parameters(info: SessionInfo, content: dict[str, Any]) -> bool:
+    """Whether the session has the layer's configuration and statistics."""
+    config = info.config
+    fields = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+    return (
+        all(getattr(config, field) == content[field] for field in fields)
+        and (config.running_variance, config.zero_debiased) == ("unbiased", False)
+        and _same(info.running_mean, content["running_mean"])
+        and _same(info.running_var, content["running_var"])
+        and info.num_batches_tracked == content["num_batches_tracked"]
+    )
+
+
+def _push_layer(client: Client, session: str, content: dict[str, Any], info: SessionInfo | None) -> None:
+    if info is None:
+        client.create(session, **content)
+        return
+    guards: dict[str, Any] = {"expected_uid": info.uid, "expected_generation": info.generation}
+    if not _same_but_parameters(info, content):
+        client.session(session).delete(**guards)
+        kept: dict[str, Any] = {
+            "labels": info.config.labels,
+            "durability": info.durability,
+            "non_finite_policy": info.config.non_finite_policy,
+        }
+        client.create(session, **content, **kept)
+        return
+    parameters = {key: content[key] for key in ("weight", "bias") if content[key] is not None}
+    if any(not _same(getattr(info, key), value) for key, value in parameters.items()):
+        info = client.session(session).set_parameters(**parameters, **guards)
+        guards["expected_generation"] = info.generation
+    if info.mode != content["mode"]:
+        client.session(session).set_mode(content["mode"], **guards)

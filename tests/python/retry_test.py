@@ -16,9 +16,12 @@ from server_process import ServerTestCase
 X = np.random.default_rng(1).standard_normal((4, 2)).astype(np.float32)
 
 
-def asks_to_wait(seconds):
-    """Trailers that ask for it."""
+def asks_to_wait(seconds, limit=None):
+    """Trailers that ask for it; and with `limit` name the one that is reached."""
     details = error_details_pb2.StatusDetails()
+    if limit is not None:
+        info = error_details_pb2.ErrorInfo(reason="LIMIT_REACHED", domain="normserve", metadata={"limit": limit})
+        details.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=info.SerializeToString())
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromMilliseconds(int(seconds * 1000))
     details.details.add(type_url="type.googleapis.com/google.rpc.RetryInfo", value=retry.SerializeToString())
@@ -91,6 +94,7 @@ class LostReplies(ServerTestCase):
         codes = grpc.StatusCode
         for code, trailers, sent in ((codes.CANCELLED, (), 2), (codes.RESOURCE_EXHAUSTED, asks_to_wait(0.05), 2),
                                      (codes.RESOURCE_EXHAUSTED, (), 1), (codes.ABORTED, (), 1), (codes.INTERNAL, (), 1),
+                                     (codes.RESOURCE_EXHAUSTED, asks_to_wait(0.05, limit="max_sessions"), 1),
                                      (codes.DEADLINE_EXCEEDED, (), 1), (codes.ABORTED, asks_to_wait(0.05), 1)):  # fmt: skip
             with self.subTest(code=code, trailers=bool(trailers)):
                 del self.proxy.calls[:]

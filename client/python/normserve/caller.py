@@ -13,6 +13,8 @@ import grpc
 from normserve.error import Error, from_rpc_error
 from normserve.v1 import batch_norm_service_pb2_grpc
 
+# What stays exhausted until somebody deletes something or asks for less.
+_LASTING_LIMITS = ("max_sessions", "max_snapshots", "max_state_bytes", "max_message_bytes")
 _FIRST_BACKOFF = 0.1  # seconds
 _LONGEST_BACKOFF = 5.0  # seconds
 # No caller can cancel: a CANCELLED is the word of a server that shuts down, or of a proxy. DEADLINE_EXCEEDED is not
@@ -83,7 +85,8 @@ class Caller:
     @staticmethod
     def _delay(error: Error, backoff: float) -> float | None:
         """Seconds to wait before the next attempt; None if repeating does not mend the error."""
-        asked = error.code == grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_delay is not None
+        lasts = error.metadata.get("limit") in _LASTING_LIMITS
+        asked = error.code == grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_delay is not None and not lasts
         if error.code not in _TRANSIENT and not asked:
             return None
         # The server's word is the least; the jitter keeps its callers from coming back all at once.

@@ -96,6 +96,7 @@ class Examination {
 
   Verdict Judge();
   void MeasureNoise();
+  bool MixedHistory() const;
   void SwapConstants();
   Cause CauseOfRest(const NormalizationStatistics& running, double rest) const;
 
@@ -161,7 +162,18 @@ void Examination::MeasureNoise() {
   few_values_ =
       batch_.count < kNoisyCount || (inflation >= 2 && found_.independent_values < static_cast<double>(kNoisyCount));
   const bool few = found_.effective_batches <= kFewBatches;
+  found_.history_is_mixed = MixedHistory();
   found_.noise = Noise(few ? std::numeric_limits<double>::infinity() : found_.effective_batches);
+}
+
+bool Examination::MixedHistory() const {
+  const double limit = Limit(1);
+  size_t unlike = 0;
+  for (size_t i = 1; i < earlier_.size(); ++i) {
+    const double rms = GapOf(BiasedStatistics(*earlier_[i - 1]), *earlier_[i]).rms;
+    unlike += rms > limit && !Small(rms);
+  }
+  return earlier_.size() > 1 && 4 * unlike >= earlier_.size() - 1;
 }
 
 // Fills in the causes.

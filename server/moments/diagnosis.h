@@ -67,6 +67,7 @@ struct LayerDiagnosis {
   SamplingNoise noise;              // what a sound layer would show on such batches
   double independent_values = 0;    // a channel, of the batch: its count, or fewer where they hang together
   double effective_batches = 0;     // that the running statistics average
+  bool history_is_mixed = false;    // a quarter or more of the earlier batches are unlike the one before them
   double initial_share = 0;         // of the initial statistics left in them
   std::vector<CauseShare> causes;   // in the order of the swaps; shares add up to gap->rms
   std::optional<Cause> main_cause;  // the largest share, where there is a gap at all

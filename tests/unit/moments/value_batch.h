@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <numbers>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "kernels/batch_norm.h"
@@ -43,7 +44,12 @@ class Draw {
 
   // In (0, 1).
   double Uniform() { return (static_cast<double>(bits_() >> 11) + 0.5) * 0x1p-53; }
-  double Normal() { return std::sqrt(-2 * std::log(Uniform())) * std::cos(2 * std::numbers::pi * Uniform()); }
+  double Normal() {
+    if (const double spare = std::exchange(spare_, 0); spare != 0) return spare;
+    const double radius = std::sqrt(-2 * std::log(Uniform())), angle = 2 * std::numbers::pi * Uniform();
+    spare_ = radius * std::sin(angle);
+    return radius * std::cos(angle);
+  }
   int64_t Between(int64_t low, int64_t high) {
     return low + static_cast<int64_t>(bits_() % static_cast<uint64_t>(high - low + 1));
   }
@@ -64,6 +70,7 @@ class Draw {
 
  private:
   std::mt19937_64 bits_;
+  double spare_ = 0;  // the second of a pair, if not 0
 };
 
 }  // namespace normserve

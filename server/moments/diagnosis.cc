@@ -193,15 +193,15 @@ void Examination::SwapConstants() {
       debiased.variance[c] = (running.variance[c] - share * InitialVariance(statistics_, c)) / (1 - share);
       // Of a constant channel rounding leaves a little less than nothing.
       fits = fits && debiased.variance[c] >= -1e-6 * InitialVariance(statistics_, c);
-      debiased.variance[c] = std::max(0.0, debiased.variance[c]);
     }
   }
-  if (fits) {
+  double debiased_gap = GapOf(debiased, batch_).rms;
+  if (fits && std::isfinite(debiased_gap)) {
     running = std::move(debiased);
   } else {
     found_.initial_share = 0;
+    debiased_gap = before;
   }
-  const double debiased_gap = GapOf(running, batch_).rms;
   if (!layer_.running_variance_biased) {
     const auto n = static_cast<double>(batch_.count);
     for (double& variance : running.variance) variance *= (n - 1) / n;
@@ -217,7 +217,8 @@ void Examination::SwapConstants() {
 
 Cause Examination::CauseOfRest(const NormalizationStatistics& running, double rest) const {
   if (rest <= found_.noise.limit) return Cause::kSamplingNoise;
-  if (found_.effective_batches <= kFewBatches && rest <= Limit(found_.effective_batches)) return Cause::kTooFewUpdates;
+  // The noise allows for the batches that were averaged, unless they are too few to be good for evaluation.
+  if (rest <= Limit(found_.effective_batches)) return Cause::kTooFewUpdates;
   if (earlier_.size() < 2) return Cause::kLagOrShift;
   const Moments average = Average(earlier_);
   const double to_newest = GapOf(BiasedStatistics(average), batch_).rms;

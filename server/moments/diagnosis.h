@@ -86,8 +86,8 @@ struct LayerDiagnosis {
 // share:
 //   1. INITIALISATION: (running - s * initial) / (1 - s), s = InitialShare; where nothing else is in them (s = 1, or
 //   they
-//      equal the initial ones), the batch's statistics. Left out where a variance would become negative: the statistics
-//      were not averaged from the initial ones then.
+//      equal the initial ones), the batch's statistics. Left out where a variance would become negative (the statistics
+//      were not averaged from the initial ones then) or the gap infinite.
 //   2. BESSEL: an unbiased variance times (n - 1) / n, n = batch.count.
 //   3. The rest, for the batch's own: SAMPLING_NOISE up to the limit of PredictNoise; else TOO_FEW_UPDATES up to that
 //   with

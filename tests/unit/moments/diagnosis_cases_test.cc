@@ -193,6 +193,17 @@ TEST(ReportedLayer, TwoDomainsShareOneLayer) {
   }
 }
 
+// The same, 0.6 deviations apart from the middle: what lies between the domains must not pass for noise of batches.
+TEST(ReportedLayer, TwoDomainsThatLieCloser) {
+  Draw draw(2018);
+  TrainedLayer layer(16);
+  for (int i = 0; i < 400; ++i) layer.Train(draw.Batch(64, 16, i % 2 ? 0.6 : -0.6, 1));
+  const LayerDiagnosis diagnosis = layer.Diagnose(draw.Batch(64, 16, 0.6, 1), Last(layer, 20));
+  EXPECT_EQ(diagnosis.verdict, Verdict::kTrainEvalGap);
+  EXPECT_EQ(diagnosis.main_cause, Cause::kDataShift);
+  EXPECT_GT(diagnosis.independent_values, 32);
+}
+
 // track_running_stats = False (or set after construction): evaluation goes on using the batch, and outputs depend on
 // it.
 TEST(ReportedLayer, RunningStatisticsAreNotKept) {

@@ -117,6 +117,12 @@ TEST(DiagnoseLayer, HistoryLikeTheNewestSaysLag) {
   const LayerDiagnosis diagnosis = layer.Diagnose(draw.Batch(100, 8, 2, 1), history);
   EXPECT_EQ(diagnosis.verdict, Verdict::kTrainEvalGap);
   EXPECT_EQ(diagnosis.main_cause, Cause::kMomentumLag);
+  // What is not finite is left out.
+  history[4].mean[3] = kNaN;
+  history[7].m2[0] = kNaN;
+  const LayerDiagnosis without = layer.Diagnose(draw.Batch(100, 8, 2, 1), history);
+  EXPECT_EQ(without.main_cause, Cause::kMomentumLag);
+  EXPECT_THAT(without.explanation, testing::HasSubstr("8 earlier batches"));
 }
 
 TEST(DiagnoseLayer, HistoryLikeTheRunningStatisticsSaysShift) {
@@ -171,6 +177,84 @@ TEST(DiagnoseLayer, ValuesThatHangTogetherMakeMoreNoise) {
   std::vector<Moments> calm;
   for (int i = 0; i < 12; ++i) calm.push_back(MomentsOf(draw.Batch(1600, 8, 1, 2)));
   EXPECT_NEAR(DiagnoseLayer(diagnosed, MomentsOf(independent), calm)->noise.rms, std::sqrt(1.5 / 1600), 0.01);
+}
+
+// However far batches lie apart, a sixteenth of the values is taken for independent; all of them where every value is a
+// sample.
+TEST(DiagnoseLayer, BatchesThatAreAllDifferentAreNotNoise) {
+  Draw draw(12);
+  TrainedLayer layer(8);
+  for (int i = 0; i < 200; ++i) layer.Train(draw.Batch(64, 8, 3 * draw.Normal(), 1));
+  DiagnosedLayer diagnosed = layer.Diagnosed();
+  const Moments batch = MomentsOf(draw.Batch(64, 8, 5, 1));
+  const absl::Span<const Moments> history = absl::MakeConstSpan(layer.seen).last(10);
+  EXPECT_EQ(DiagnoseLayer(diagnosed, batch, history)->independent_values, 4);
+  EXPECT_EQ(DiagnoseLayer(diagnosed, batch, history)->verdict, Verdict::kTrainEvalGap);
+  EXPECT_TRUE(DiagnoseLayer(diagnosed, batch, history)->history_is_mixed);
+  diagnosed.samples_per_batch = 64;
+  EXPECT_EQ(DiagnoseLayer(diagnosed, batch, history)->independent_values, 64);
+}
+
+// In a million values sampling leaves nothing to see, yet 2 % is no gap that anybody minds.
+TEST(DiagnoseLayer, WhatNobodyWouldNoticeIsHealthy) {
+  TrainedLayer layer(1);
+  layer.num_batches = 1000;
+  layer.mean = {1e-6};
+  const auto batch = [](double mean) { return Moments{.count = 1000000, .mean = {mean}, .m2 = {1e6}}; };
+  const LayerDiagnosis diagnosis = *DiagnoseLayer(layer.Diagnosed(), batch(0.02));
+  EXPECT_GT(diagnosis.gap->rms, diagnosis.noise.limit);
+  EXPECT_EQ(diagnosis.verdict, Verdict::kHealthy);
+  // Nor is history another than the newest for it.
+  EXPECT_EQ(DiagnoseLayer(layer.Diagnosed(), batch(2.02), {batch(2), batch(2)})->main_cause, Cause::kMomentumLag);
+}
+
+TEST(DiagnoseLayer, NoGapHasNoCause) {
+  TrainedLayer layer(1);
+  layer.biased = true;
+  layer.mean = {0.5};
+  const LayerDiagnosis diagnosis = *DiagnoseLayer(layer.Diagnosed(), {.count = 64, .mean = {0.5}, .m2 = {64}});
+  EXPECT_EQ(diagnosis.verdict, Verdict::kHealthy);
+  EXPECT_EQ(diagnosis.gap->rms, 0);
+  EXPECT_FALSE(diagnosis.main_cause.has_value());
+}
+
+TEST(DiagnoseLayer, AllOfAnUntrainedLayersGapIsItsStart) {
+  Draw draw(13);
+  for (bool biased : {true, false}) {
+    TrainedLayer layer(2);
+    layer.biased = biased;
+    const LayerDiagnosis diagnosis = layer.Diagnose(draw.Batch(10, 2, 1, 2));
+    EXPECT_EQ(ShareOf(diagnosis, Cause::kBessel) > 0.01, !biased);
+    EXPECT_NEAR(ShareOf(diagnosis, Cause::kSamplingNoise), 0, 1e-12);
+  }
+}
+
+// Statistics that were loaded without a counter are taken as they are.
+TEST(DiagnoseLayer, LoadedStatisticsHoldNothingOfTheStart) {
+  Draw draw(14);
+  TrainedLayer layer(2);
+  layer.mean = {3, 3};
+  layer.variance = {4, 4};
+  const LayerDiagnosis diagnosis = layer.Diagnose(draw.Batch(64, 2, 3, 2));
+  EXPECT_EQ(diagnosis.verdict, Verdict::kHealthy);
+  EXPECT_EQ(diagnosis.initial_share, 0);
+}
+
+// The variance of a constant channel is 0.9^k of the start: divided out, rounding leaves a little below 0.
+TEST(DiagnoseLayer, AConstantChannelDebiasesToZero) {
+  int below_zero = 0;
+  for (int updates = 1; updates <= 40; ++updates) {
+    TrainedLayer layer(1);
+    const ValueBatch constant = {std::vector<double>(64, 0.25)};
+    for (int i = 0; i < updates; ++i) layer.Train(constant);
+    below_zero += layer.variance[0] < std::pow(0.9, updates);
+    const LayerDiagnosis diagnosis = layer.Diagnose(constant);
+    EXPECT_GT(diagnosis.initial_share, 0) << updates;
+    // Without epsilon evaluation would divide by what is left.
+    layer.epsilon = 0;
+    for (const CauseShare& cause : layer.Diagnose(constant).causes) EXPECT_TRUE(std::isfinite(cause.share)) << updates;
+  }
+  EXPECT_GT(below_zero, 0);
 }
 
 TEST(DiagnoseLayer, NoEvidenceIsNoVerdictButForTheObvious) {

@@ -61,6 +61,7 @@ TEST(PredictGap, AZeroWeightHasNoGapAndAConstantChannelOnlyAnOffset) {
   const LayerGap gap = PredictGap({.mean = {1, kInfinity}, .variance = {4, 0}}, batch, {5, 0}, 0);
   EXPECT_EQ(gap.channels[0].rms, 5);
   EXPECT_EQ(gap.channels[0].offset, 5);
+  EXPECT_EQ(gap.channels[0].scale_ratio, 1);
   EXPECT_EQ(gap.channels[1].rms, 0);
 }
 
@@ -159,7 +160,7 @@ TEST(RunningAverage, EffectiveBatchesAreTheInverseOfTheSquaredWeights) {
     for (int64_t k : {1, 2, 10, 1000}) {
       double sum = 0, squares = 0, weight = m;
       for (int64_t i = 0; i < k; ++i, weight *= 1 - m) sum += weight, squares += weight * weight;
-      EXPECT_NEAR(EffectiveBatches({.momentum = m}, k) / (sum * sum / squares), 1, 1e-9) << m << " " << k;
+      EXPECT_NEAR(EffectiveBatches({.momentum = m}, k) / (sum * sum / squares), 1, 1e-12) << m << " " << k;
       EXPECT_EQ(EffectiveBatches({.kind = AverageKind::kZeroDebiased, .momentum = m}, k),
                 EffectiveBatches({.momentum = m}, k));
     }

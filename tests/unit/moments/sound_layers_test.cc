@@ -36,7 +36,7 @@ TEST_P(SoundLayerTest, RaisesNoAlarm) {
   layer.average = sound.average;
   layer.biased = sound.biased;
   for (int i = 0; i < sound.updates; ++i) layer.Train(draw.Batch(sound.count, sound.num_features, 3, 2));
-  for (int i = 0; i < 50; ++i) {
+  for (int i = 0; i < 100; ++i) {
     const LayerDiagnosis diagnosis = layer.Diagnose(draw.Batch(sound.count, sound.num_features, 3, 2),
                                                     i % 2 ? Last(layer, 8) : absl::Span<const Moments>());
     EXPECT_EQ(diagnosis.verdict, Verdict::kHealthy) << diagnosis.explanation;

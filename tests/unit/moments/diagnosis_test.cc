@@ -206,6 +206,7 @@ TEST(DiagnoseLayer, WhatNobodyWouldNoticeIsHealthy) {
   EXPECT_EQ(diagnosis.verdict, Verdict::kHealthy);
   // Nor is history another than the newest for it.
   EXPECT_EQ(DiagnoseLayer(layer.Diagnosed(), batch(2.02), {batch(2), batch(2)})->main_cause, Cause::kMomentumLag);
+  EXPECT_FALSE(DiagnoseLayer(layer.Diagnosed(), batch(2), {batch(2), batch(2.02), batch(2)})->history_is_mixed);
 }
 
 TEST(DiagnoseLayer, NoGapHasNoCause) {

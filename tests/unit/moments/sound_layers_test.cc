@@ -89,6 +89,20 @@ TEST(SoundLayers, MomentumOneOnTheSameHundredValues) {
   EXPECT_NEAR(diagnosis.gap->scale_ratio, std::sqrt(0.99), 1e-6);
 }
 
+// Noise measured from a few batches is uncertain itself: sixteen values do not become too few by it.
+TEST(SoundLayers, MeasuredNoiseMayVary) {
+  int fewer = 0;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    Draw draw(seed);
+    TrainedLayer layer(8);
+    for (int i = 0; i < 60; ++i) layer.Train(draw.Batch(16, 8, 3, 2));
+    const LayerDiagnosis diagnosis = layer.Diagnose(draw.Batch(16, 8, 3, 2), Last(layer, 4));
+    EXPECT_EQ(diagnosis.verdict, Verdict::kHealthy) << diagnosis.explanation;
+    fewer += diagnosis.independent_values < 16;
+  }
+  EXPECT_GT(fewer, 0);
+}
+
 // Activations after a ReLU are far from normal; the closed noise must bear it.
 TEST(SoundLayers, HalfOfTheValuesAreZero) {
   Draw draw(22);

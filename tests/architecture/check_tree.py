@@ -40,9 +40,11 @@ LAYERS = (
     Layer("kernels/dispatch_plan", r"kernels/dispatch_plan\.", _ENGINE + r"|kernels/vulkan/device_limits\.h"),
     Layer("kernels/vulkan_engine", r"kernels/(vulkan_engine|\w+_recording|pipelines|channel_nodes|kept_tensor|self_test|tensor_\w+)\.", r"kernels/"),
     Layer("kernels", r"kernels/"),
-    Layer("server/session", r"server/session/", _ENGINE + r"|server/store/state_store\.h"),
+    # Pure functions of moments.
+    Layer("server/moments", r"server/moments/", r"kernels/(batch_norm|error_reason|check)\.h"),
+    Layer("server/session", r"server/session/", _ENGINE + r"|server/moments/|server/store/state_store\.h"),
     Layer("server/store", r"server/store/", r"kernels/(error_reason|check)\.h"),
-    Layer("server/rpc", r"server/rpc/", _ENGINE + r"|server/session/", (WIRE,)),
+    Layer("server/rpc", r"server/rpc/", _ENGINE + r"|server/(session|moments)/", (WIRE,)),
     Layer("server/main", r"server/", r"server/|kernels/[^/]*\.h", (WIRE,)),
     Layer("client/cli/doctor", r"client/cli/doctor", r"client/|kernels/vulkan/|" + _ENGINE, (WIRE, VULKAN)),
     Layer("client", r"client/", r"client/", (WIRE,)),

@@ -1,0 +1,110 @@
+// Why a layer puts out something else in evaluation than in training, how much, and what to do.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "kernels/batch_norm.h"
+#include "server/moments/channel_flags.h"
+#include "server/moments/gap.h"
+#include "server/moments/running_average.h"
+
+namespace normserve {
+
+enum class Verdict {
+  kHealthy,        // the gap is what sampling makes it, or below kSmallGap
+  kTrainEvalGap,   // it is neither: see causes
+  kBatchTooSmall,  // one value a channel; or fewer than kNoisyCount (independent ones), whose noise makes the gap
+  kNonFinite,      // statistics, parameters, the batch or the gap are not finite
+  kNeverUpdated,   // running statistics are exactly the initial ones
+  kNotTracked,     // no running statistics: evaluation depends on its batch as training does, there is no gap
+  kNoEvidence,     // no batch to compare with
+};
+
+enum class Cause {
+  kInitialisation,  // what is left of the initial statistics
+  kBessel,          // running variance is unbiased, training's biased
+  kSamplingNoise,   // a batch is a sample; no fault
+  kTooFewUpdates,   // running statistics average so few batches (kFewBatches or less) that they are one themselves
+  kMomentumLag,     // data were like this for a while, running statistics are not there yet
+  kDataShift,       // running statistics are those of earlier batches, the newest is different
+  kLagOrShift,      // one of the two: one state alone cannot tell
+};
+
+// Of the weight's root mean square: a gap that nobody would notice.
+inline constexpr double kSmallGap = 0.05;
+inline constexpr double kFewBatches = 4;
+
+// "TRAIN_EVAL_GAP", "INITIALISATION" and so on.
+absl::string_view VerdictName(Verdict verdict);
+absl::string_view CauseName(Cause cause);
+
+struct DiagnosedLayer {
+  size_t num_features = 0;  // C
+  LayerStatistics statistics;
+  RunningAverage average;
+  bool running_variance_biased = false;
+  // Samples N in a batch [N, C, *] whose values hang together within a sample, as pixels do: then there may be as few
+  // independent values as samples. 0: take all values for independent.
+  int64_t samples_per_batch = 0;
+};
+
+struct CauseShare {
+  Cause cause;
+  double share = 0;  // of the gap's rms, in its unit; may be negative where one cause hides another
+};
+
+struct LayerDiagnosis {
+  Verdict verdict = Verdict::kNoEvidence;
+  // Of the batch, and so the prediction for the next one of its kind. Absent where training or evaluation have no
+  // output.
+  std::optional<LayerGap> gap;
+  SamplingNoise noise;              // what a sound layer would show on such batches
+  double independent_values = 0;    // a channel, of the batch: its count, or fewer where they hang together
+  double effective_batches = 0;     // that the running statistics average
+  bool history_is_mixed = false;    // a quarter or more of the earlier batches are unlike the one before them
+  double initial_share = 0;         // of the initial statistics left in them
+  std::vector<CauseShare> causes;   // in the order of the swaps; shares add up to gap->rms
+  std::optional<Cause> main_cause;  // the largest share, where there is a gap at all
+  std::vector<ChannelFlags> flags;  // [C]
+  std::string explanation;          // what is, in plain words with the numbers
+  std::string advice;               // what to do; empty if nothing
+
+  // The gap over the weight's root mean square; 0 if absent.
+  double RelativeGap() const;
+};
+
+// Diagnoses a layer on `batch`, moments of a batch as it is trained with; `history` has those of earlier batches,
+// oldest first, without `batch` (any that are not finite or have less than two values are left out).
+//
+// Evaluation's constants are swapped for training's in this order, and what a swap takes off the gap is its cause's
+// share:
+//   1. INITIALISATION: (running - s * initial) / (1 - s), s = InitialShare; where nothing else is in them (s = 1, or
+//   they
+//      equal the initial ones), the batch's statistics. Left out where a variance would become negative (the statistics
+//      were not averaged from the initial ones then) or the gap infinite.
+//   2. BESSEL: an unbiased variance times (n - 1) / n, n = batch.count.
+//   3. The rest, for the batch's own: SAMPLING_NOISE up to the limit of PredictNoise; else TOO_FEW_UPDATES up to that
+//   with
+//      EffectiveBatches, where those are at most kFewBatches; beyond, if there are two earlier batches or more:
+//      MOMENTUM_LAG if their average (means and variances, by count) is as near the newest as noise allows or
+//      kSmallGap, DATA_SHIFT if not and the running statistics are nearer to that average than half its gap to the
+//      newest; else, and without them, LAG_OR_SHIFT.
+// With four earlier batches or more the noise is also measured, as half the mean square gap between batches one or two
+// apart (the lower quartile, so that batches of two kinds do not pass for noise), and taken where it is the larger: up
+// to batch.count / samples_per_batch times the closed form's mean square, or 16 times where samples are not known.
+//
+// Errors: INVALID_ARGUMENT as CheckLayer.
+absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,
+                                             absl::Span<const Moments> history = {});
+
+// Indices of `layers`, worst first: what is not finite, then what cannot be trained with, then gaps that are somebody's
+// fault, then the rest, each by RelativeGap. Equals keep their order.
+std::vector<size_t> RankWorstFirst(absl::Span<const LayerDiagnosis> layers);
+
+}  // namespace normserve

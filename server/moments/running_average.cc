@@ -1,0 +1,31 @@
+#include "server/moments/running_average.h"
+
+#include <cmath>
+#include <limits>
+
+namespace normserve {
+namespace {
+
+bool Converges(double momentum) { return momentum >= 0 && momentum < 2; }
+
+}  // namespace
+
+double InitialShare(const RunningAverage& average, int64_t num_batches) {
+  if (num_batches <= 0) return 1;
+  if (average.kind != AverageKind::kExponential || !Converges(average.momentum)) return 0;
+  return std::pow(1 - average.momentum, static_cast<double>(num_batches));
+}
+
+double EffectiveBatches(const RunningAverage& average, int64_t num_batches) {
+  if (num_batches <= 0) return std::numeric_limits<double>::infinity();
+  const auto count = static_cast<double>(num_batches);
+  if (average.kind == AverageKind::kCumulative) return count;
+  const double m = average.momentum;
+  if (!Converges(m) || m == 0) return 1;
+  const double left = std::pow(1 - m, count);
+  // 1 - (1 - m)^k without the cancellation of small m.
+  const double gone = m < 1 ? -std::expm1(count * std::log1p(-m)) : 1 - left;
+  return (2 - m) / m * gone / (1 + left);
+}
+
+}  // namespace normserve

@@ -249,11 +249,11 @@ std::vector<size_t> RankWorstFirst(absl::Span<const LayerDiagnosis> layers) {
                           layer.verdict != Verdict::kNoEvidence;
     return std::tuple(layer.verdict != Verdict::kNonFinite,
                       layer.verdict != Verdict::kBatchTooSmall || layer.gap.has_value(), !at_fault,
-                      -layer.RelativeGap());
+                      -layer.RelativeGap(), i);
   };
   std::vector<size_t> ranked(layers.size());
   std::iota(ranked.begin(), ranked.end(), size_t{0});
-  std::stable_sort(ranked.begin(), ranked.end(), [&order](size_t a, size_t b) { return order(a) < order(b); });
+  std::sort(ranked.begin(), ranked.end(), [&order](size_t a, size_t b) { return order(a) < order(b); });
   return ranked;
 }
 

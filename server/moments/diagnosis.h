@@ -61,8 +61,7 @@ struct CauseShare {
 
 struct LayerDiagnosis {
   Verdict verdict = Verdict::kNoEvidence;
-  // Of the batch, and so the prediction for the next one of its kind. Absent where training or evaluation have no
-  // output.
+  // Of the batch, and so the prediction for the next of its kind. Absent where training or evaluation have no output.
   std::optional<LayerGap> gap;
   SamplingNoise noise;              // what a sound layer would show on such batches
   double independent_values = 0;    // a channel, of the batch: its count, or fewer where they hang together
@@ -82,19 +81,18 @@ struct LayerDiagnosis {
 // Diagnoses a layer on `batch`, moments of a batch as it is trained with; `history` has those of earlier batches,
 // oldest first, without `batch` (any that are not finite or have less than two values are left out).
 //
-// Evaluation's constants are swapped for training's in this order, and what a swap takes off the gap is its cause's
-// share:
-//   1. INITIALISATION: (running - s * initial) / (1 - s), s = InitialShare; where nothing else is in them (s = 1, or
-//   they
-//      equal the initial ones), the batch's statistics. Left out where a variance would become negative (the statistics
-//      were not averaged from the initial ones then) or the gap infinite.
+// Evaluation's constants are swapped for training's in this order, and what a swap takes off the gap is the share of
+// its cause:
+//   1. INITIALISATION: (running - s * initial) / (1 - s), s = InitialShare; the batch's own statistics where nothing
+//      but the initial ones is left. Left out where a variance would become negative (the statistics were not averaged
+//      from the initial ones then) or the gap infinite.
 //   2. BESSEL: an unbiased variance times (n - 1) / n, n = batch.count.
 //   3. The rest, for the batch's own: SAMPLING_NOISE up to the limit of PredictNoise; else TOO_FEW_UPDATES up to that
-//   with
-//      EffectiveBatches, where those are at most kFewBatches; beyond, if there are two earlier batches or more:
+//      with EffectiveBatches, where those are at most kFewBatches; beyond, if there are two earlier batches or more:
 //      MOMENTUM_LAG if their average (means and variances, by count) is as near the newest as noise allows or
 //      kSmallGap, DATA_SHIFT if not and the running statistics are nearer to that average than half its gap to the
 //      newest; else, and without them, LAG_OR_SHIFT.
+//
 // With four earlier batches or more the noise is also measured, as half the mean square gap between batches one or two
 // apart (the lower quartile, so that batches of two kinds do not pass for noise), and taken where it is the larger: up
 // to batch.count / samples_per_batch times the closed form's mean square, or 16 times where samples are not known.

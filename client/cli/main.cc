@@ -7,6 +7,7 @@
 
 #include "absl/time/time.h"
 #include "client/cli/command_line.h"
+#include "client/cli/diagnose_command.h"
 #include "client/cli/doctor.h"
 #include "client/cli/forward_command.h"
 #include "client/cli/server_commands.h"
@@ -30,6 +31,7 @@ struct Options {
   std::string mode;
   std::string service;
   client::StatsOptions stats;
+  client::DiagnoseOptions diagnose;
 };
 
 const std::set<std::string> kModes = {"train", "eval", "shadow"};
@@ -152,6 +154,22 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   stats->callback([&] { run = [&] { return Stats(options.command_line, options.session, options.stats); }; });
 }
 
+void AddDiagnose(CLI::App& app, Options& options, std::function<int()>& run) {
+  CLI::App* diagnose =
+      AddCommand(app, "diagnose",
+                 "Says why a session puts out something else in evaluation than in training, how much, and what to do; "
+                 "of a model, "
+                 "its layers, worst first. It goes by the newest training batch that the server has seen.",
+                 "normctl diagnose encoder/bn3\n         normctl diagnose encoder/");
+  AddNamed(diagnose, options.session);
+  diagnose
+      ->add_option("--samples", options.diagnose.samples_per_batch,
+                   "samples N in a batch [N, C, ...]; default 0: those of the batch")
+      ->type_name("N");
+  diagnose->add_flag("--channels", options.diagnose.return_channels, "with --json: the gap of each channel too");
+  diagnose->callback([&] { run = [&] { return Diagnose(options.command_line, options.session, options.diagnose); }; });
+}
+
 void AddSnapshot(CLI::App* command, std::string& snapshot) {
   command->add_option("name", snapshot, "name of the snapshot, one segment")->required()->type_name("NAME");
 }
@@ -232,6 +250,7 @@ int Main(int argc, char** argv) {
       ->type_name("TIME");
   app.add_flag("--json", options.command_line.json, "print JSON, one line, for programs");
   AddSessionCommands(app, options, run);
+  AddDiagnose(app, options, run);
   AddSnapshotCommands(app, options, run);
   AddForwardCommand(app, options, run);
   AddServerCommands(app, options, run);

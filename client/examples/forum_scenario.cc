@@ -124,6 +124,10 @@ absl::StatusOr<ForumResult> RunScenario(const Client& client, uint64_t seed) {
   if (!evaluated.ok()) return evaluated.status();
   result.eval_sum = Sum(evaluated->output);
 
+  absl::StatusOr<client::Diagnosis> diagnosis = bn2->Diagnose();
+  if (!diagnosis.ok()) return diagnosis.status();
+  result.diagnosis = *std::move(diagnosis);
+
   if (absl::Status status = RunUpdates(*bn1, batch, result); !status.ok()) return status;
   return result;
 }

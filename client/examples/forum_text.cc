@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 
 namespace normserve::examples {
 namespace {
@@ -107,6 +108,29 @@ std::string HowItEnds(const ForumResult& result) {
   return text;
 }
 
+// In indented lines of at most 76 columns.
+std::string Indented(const std::string& words) {
+  std::string text = " ";
+  size_t column = 1;
+  for (absl::string_view word : absl::StrSplit(words, ' ', absl::SkipEmpty())) {
+    if (column + 1 + word.size() > 76) {
+      text += "\n ";
+      column = 1;
+    }
+    absl::StrAppend(&text, " ", word);
+    column += 1 + word.size();
+  }
+  return text + "\n\n";
+}
+
+std::string WhatDiagnoseSays(const ForumResult& result) {
+  const client::Diagnosis& diagnosis = result.diagnosis;
+  std::string text = absl::StrCat("\n\nWHAT DIAGNOSE SAYS of bn2: ", diagnosis.verdict, "\n\n",
+                                  Indented(diagnosis.explanation), Indented(diagnosis.advice));
+  absl::StrAppend(&text, "  Ask for any session or model: normctl diagnose NAME");
+  return text;
+}
+
 // Also tells 0 from -0.
 bool SameBits(const std::vector<double>& a, const std::vector<double>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
@@ -119,6 +143,8 @@ bool ForumResult::StatisticsEqual() const {
          bn1.num_batches_tracked == bn2.num_batches_tracked;
 }
 
-std::string ForumText(const ForumResult& result) { return Puzzle(result) + Why(result) + HowItEnds(result); }
+std::string ForumText(const ForumResult& result) {
+  return Puzzle(result) + Why(result) + HowItEnds(result) + WhatDiagnoseSays(result);
+}
 
 }  // namespace normserve::examples

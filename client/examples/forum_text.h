@@ -24,6 +24,7 @@ struct ForumResult {
   client::RunningStatistics bn2;
   double eval_sum = 0;                        // of bn2's output in EVAL
   std::map<int, AfterUpdates> after_updates;  // by number of updates
+  client::Diagnosis diagnosis;                // of bn2 in EVAL
 
   // Bit for bit.
   bool StatisticsEqual() const;

@@ -75,6 +75,15 @@ absl::StatusOr<SessionStats> BatchNorm::Stats(const StatsOptions& options) const
                                  options.call));
 }
 
+absl::StatusOr<Diagnosis> BatchNorm::Diagnose(const DiagnoseOptions& options) const {
+  return First(caller_->Diagnose({.name = name_,
+                                  .moments = options.moments,
+                                  .layers = options.layers,
+                                  .samples_per_batch = options.samples_per_batch,
+                                  .return_channels = options.return_channels},
+                                 options.call));
+}
+
 absl::StatusOr<Session> BatchNorm::SetParameters(const Parameters& parameters, const CallOptions& options) const {
   return caller_->SetParameters({.name = name_, .parameters = parameters}, options);
 }

@@ -59,6 +59,9 @@ class BatchNorm {
   // The same, and the moments that are kept beside the state.
   absl::StatusOr<SessionStats> Stats(const StatsOptions& options) const;
 
+  // Why evaluation puts out something else than training here, how much, and what to do. Changes nothing.
+  absl::StatusOr<Diagnosis> Diagnose(const DiagnoseOptions& options = {}) const;
+
   // Replaces weight, bias or both; an empty one stays as it is.
   absl::StatusOr<Session> SetParameters(const Parameters& parameters, const CallOptions& options = {}) const;
 

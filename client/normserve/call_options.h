@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
@@ -93,6 +94,18 @@ struct StatsOptions {
   int64_t num_channels = 0;        // 0: all from first_channel on
   bool return_last_batch = false;  // whether SessionStats::last_batch is set
   bool return_shadow = false;      // whether SessionStats::shadow is set
+  CallOptions call = {};
+};
+
+// Options of one Diagnose.
+struct DiagnoseOptions {
+  // Of one batch as the layer is trained with, by BatchNorm::Diagnose; unset: the newest that the server has seen.
+  std::optional<Moments> moments = {};
+  // The same by layer, the session's name without the prefix, by Model::Diagnose; empty: what the server has seen.
+  std::map<std::string, Moments> layers = {};
+  // N of [N, C, *]; 0: that of the newest batch where that is the evidence, else all values count as independent.
+  int64_t samples_per_batch = 0;
+  bool return_channels = false;  // whether Diagnosis::channel_gap_rms is set
   CallOptions call = {};
 };
 

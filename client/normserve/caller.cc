@@ -151,6 +151,10 @@ absl::StatusOr<std::vector<SessionStats>> Caller::GetStats(const GetStatsRequest
   return Run(call, true, [&](absl::Time deadline) { return connection_->GetStats(request, deadline); });
 }
 
+absl::StatusOr<std::vector<Diagnosis>> Caller::Diagnose(const DiagnoseRequest& request, const CallOptions& call) const {
+  return Run(call, true, [&](absl::Time deadline) { return connection_->Diagnose(request, deadline); });
+}
+
 absl::StatusOr<ServerInfo> Caller::GetServerInfo(const CallOptions& call) const {
   return Run(call, true, [&](absl::Time deadline) { return connection_->GetServerInfo(deadline); });
 }

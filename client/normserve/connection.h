@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "normserve/call_options.h"
+#include "normserve/diagnosis.h"
 #include "normserve/server_info.h"
 #include "normserve/session.h"
 #include "normserve/statistics.h"
@@ -171,6 +173,14 @@ struct GetStatsRequest {
   bool return_shadow = false;
 };
 
+struct DiagnoseRequest {
+  std::string name;                       // of a session, or of a model, ending in '/'
+  std::optional<Moments> moments;         // of a single session
+  std::map<std::string, Moments> layers;  // of a model
+  int64_t samples_per_batch = 0;
+  bool return_channels = false;
+};
+
 struct SessionStats {
   std::string name;
   std::string uid;
@@ -208,6 +218,7 @@ class Connection {
   virtual absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<BackwardResult> Backward(const BackwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) = 0;
   // grpc.health.v1 Check of `service`; empty: the whole server.
   virtual absl::StatusOr<Health> CheckHealth(const std::string& service, absl::Time deadline) = 0;

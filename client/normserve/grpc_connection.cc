@@ -113,6 +113,11 @@ class GrpcConnection : public Connection {
                                            request.name);
   }
 
+  absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) override {
+    return Call<std::vector<Diagnosis>>(&v1::BatchNormService::Stub::Diagnose, ToMessage(request), deadline,
+                                        request.name);
+  }
+
   absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) override {
     return Call<ServerInfo>(&v1::BatchNormService::Stub::GetServerInfo, v1::GetServerInfoRequest(), deadline, "");
   }

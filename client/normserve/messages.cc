@@ -5,6 +5,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "normserve/v1/error_details.pb.h"
 
 namespace normserve::client {
@@ -127,6 +128,17 @@ Device FromMessage(const v1::Device& message) {
           .reason = message.reason()};
 }
 
+void WriteMoments(const Moments& moments, v1::Moments& message) {
+  message.set_count(moments.count);
+  message.mutable_mean()->Add(moments.mean.begin(), moments.mean.end());
+  message.mutable_m2()->Add(moments.m2.begin(), moments.m2.end());
+}
+
+// An enumerator's name as it is told to users; "UNKNOWN" for one that this library is too old for.
+std::string WithoutPrefix(const std::string& name, absl::string_view prefix) {
+  return name.empty() ? "UNKNOWN" : std::string(absl::StripPrefix(name, prefix));
+}
+
 }  // namespace
 
 absl::Status FromGrpcStatus(const grpc::Status& status) {
@@ -242,6 +254,20 @@ v1::GetStatsRequest ToMessage(const GetStatsRequest& request) {
   return message;
 }
 
+v1::DiagnoseRequest ToMessage(const DiagnoseRequest& request) {
+  v1::DiagnoseRequest message;
+  message.set_name(request.name);
+  if (request.moments.has_value()) WriteMoments(*request.moments, *message.mutable_moments());
+  for (const auto& [layer, moments] : request.layers) {
+    v1::LayerMoments* added = message.mutable_layers()->add_layers();
+    added->set_layer(layer);
+    WriteMoments(moments, *added->mutable_moments());
+  }
+  message.set_samples_per_batch(request.samples_per_batch);
+  message.set_return_channels(request.return_channels);
+  return message;
+}
+
 v1::ForwardRequest ToMessage(const ForwardRequest& request) {
   v1::ForwardRequest message;
   message.set_name(request.name);
@@ -335,6 +361,27 @@ SessionStats FromMessage(const v1::SessionStatistics& session) {
   return stats;
 }
 
+Diagnosis FromMessage(const v1::Diagnosis& message) {
+  Diagnosis diagnosis{.name = message.name(),
+                      .uid = message.uid(),
+                      .generation = message.generation(),
+                      .verdict = WithoutPrefix(v1::Verdict_Name(message.verdict()), "VERDICT_"),
+                      .channel_gap_rms = ToVector<double>(message.channel_gap_rms()),
+                      .flagged_channels = {message.flagged_channels().begin(), message.flagged_channels().end()},
+                      .explanation = message.explanation(),
+                      .advice = message.advice(),
+                      .batch_count = message.batch_count()};
+  if (message.has_gap_rms()) diagnosis.gap_rms = message.gap_rms();
+  if (message.has_relative_gap()) diagnosis.relative_gap = message.relative_gap();
+  if (message.has_sampling_noise()) diagnosis.sampling_noise = message.sampling_noise();
+  if (message.has_sampling_noise_limit()) diagnosis.sampling_noise_limit = message.sampling_noise_limit();
+  for (const v1::CauseShare& share : message.causes()) {
+    diagnosis.causes.push_back(
+        {.cause = WithoutPrefix(v1::Cause_Name(share.cause()), "CAUSE_"), .share = share.share()});
+  }
+  return diagnosis;
+}
+
 // Every one of `messages`, of which a reply has at least one.
 template <typename Result, typename Messages>
 absl::StatusOr<std::vector<Result>> FromMessages(const char* method, const Messages& messages) {
@@ -360,6 +407,10 @@ ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message) {
   ListSnapshotsReply reply{.next_page_token = message.next_page_token()};
   for (const v1::Snapshot& snapshot : message.snapshots()) reply.snapshots.push_back(FromMessage(snapshot));
   return reply;
+}
+
+absl::StatusOr<std::vector<Diagnosis>> FromMessage(const v1::DiagnoseReply& message) {
+  return FromMessages<Diagnosis>("Diagnose", message.sessions());
 }
 
 absl::StatusOr<std::vector<SessionStats>> FromMessage(const v1::GetStatsReply& message) {

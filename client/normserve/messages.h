@@ -25,6 +25,7 @@ v1::RestoreStateRequest ToMessage(const RestoreStateRequest& request);
 v1::ListSnapshotsRequest ToMessage(const ListSnapshotsRequest& request);
 v1::DeleteSnapshotRequest ToMessage(const DeleteSnapshotRequest& request);
 v1::GetStatsRequest ToMessage(const GetStatsRequest& request);
+v1::DiagnoseRequest ToMessage(const DiagnoseRequest& request);
 // Everything but the input.
 v1::BackwardRequest ToMessage(const BackwardRequest& request);
 v1::ForwardRequest ToMessage(const ForwardRequest& request);
@@ -35,6 +36,7 @@ absl::StatusOr<std::vector<Session>> FromMessage(const v1::SetModeReply& message
 absl::StatusOr<std::vector<Snapshot>> FromMessage(const v1::SnapshotStateReply& message);
 absl::StatusOr<std::vector<Session>> FromMessage(const v1::RestoreStateReply& message);
 absl::StatusOr<std::vector<SessionStats>> FromMessage(const v1::GetStatsReply& message);
+absl::StatusOr<std::vector<Diagnosis>> FromMessage(const v1::DiagnoseReply& message);
 ListSessionsReply FromMessage(const v1::ListSessionsReply& message);
 ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message);
 ServerInfo FromMessage(const v1::ServerInfo& message);

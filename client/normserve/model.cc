@@ -33,6 +33,15 @@ absl::StatusOr<std::vector<SessionStats>> Model::Stats(const StatsOptions& optio
                            options.call);
 }
 
+absl::StatusOr<std::vector<Diagnosis>> Model::Diagnose(const DiagnoseOptions& options) const {
+  return caller_->Diagnose({.name = prefix_,
+                            .moments = options.moments,
+                            .layers = options.layers,
+                            .samples_per_batch = options.samples_per_batch,
+                            .return_channels = options.return_channels},
+                           options.call);
+}
+
 absl::StatusOr<std::vector<client::Snapshot>> Model::Snapshot(const std::string& snapshot,
                                                               const CallOptions& options) const {
   return caller_->SnapshotState({.name = prefix_, .snapshot = snapshot}, options);

@@ -35,6 +35,9 @@ class Model {
   // may be long.
   absl::StatusOr<std::vector<SessionStats>> Stats(const StatsOptions& options = {}) const;
 
+  // Why evaluation puts out something else than training, layer by layer, the worst first. Changes nothing.
+  absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseOptions& options = {}) const;
+
   // Keeps the state of each under one name; goes back to those; forgets them.
   absl::StatusOr<std::vector<client::Snapshot>> Snapshot(const std::string& snapshot,
                                                          const CallOptions& options = {}) const;

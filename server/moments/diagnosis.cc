@@ -131,7 +131,10 @@ Verdict Examination::Judge() {
   SwapConstants();
   if (still_initial_) return Verdict::kNeverUpdated;
   if (Small(found_.gap->rms)) return Verdict::kHealthy;
-  if (found_.gap->rms > found_.noise.limit) return Verdict::kTrainEvalGap;
+  // What is left of the start is known, whatever the noise of batches.
+  const bool is_start =
+      found_.causes[0].cause == Cause::kInitialisation && found_.causes[0].share > found_.gap->rms / 2;
+  if (is_start || found_.gap->rms > found_.noise.limit) return Verdict::kTrainEvalGap;
   return few_values_ ? Verdict::kBatchTooSmall : Verdict::kHealthy;
 }
 

@@ -18,7 +18,7 @@ namespace normserve {
 
 enum class Verdict {
   kHealthy,        // the gap is what sampling makes it, or below kSmallGap
-  kTrainEvalGap,   // it is neither: see causes
+  kTrainEvalGap,   // it is neither, or half of it and more is what is left of the initial statistics: see causes
   kBatchTooSmall,  // one value a channel; or fewer than kNoisyCount (independent ones), whose noise makes the gap
   kNonFinite,      // statistics, parameters, the batch or the gap are not finite
   kNeverUpdated,   // running statistics are exactly the initial ones

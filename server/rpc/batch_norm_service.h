@@ -34,8 +34,9 @@ using BatchNormServiceBase = v1::BatchNormService::WithRawCallbackMethod_CreateS
                                         v1::BatchNormService::WithRawCallbackMethod_RestoreState<
                                             v1::BatchNormService::WithRawCallbackMethod_ListSnapshots<
                                                 v1::BatchNormService::WithRawCallbackMethod_DeleteSnapshot<
-                                                    v1::BatchNormService::WithRawCallbackMethod_GetServerInfo<
-                                                        v1::BatchNormService::Service>>>>>>>>>>>>>>>;
+                                                    v1::BatchNormService::WithRawCallbackMethod_Diagnose<
+                                                        v1::BatchNormService::WithRawCallbackMethod_GetServerInfo<
+                                                            v1::BatchNormService::Service>>>>>>>>>>>>>>>>;
 
 // Thread-safe. No method holds a lock or waits while a device works or a store writes.
 class BatchNormServiceImpl final : public BatchNormServiceBase {
@@ -66,6 +67,7 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   Reactor* RestoreState(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* ListSnapshots(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* DeleteSnapshot(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* Diagnose(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetServerInfo(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
 
  private:

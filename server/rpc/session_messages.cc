@@ -188,6 +188,19 @@ absl::Status WriteStatsOf(const Session& session, const SessionContent& content,
 
 }  // namespace
 
+absl::Status CheckReplySize(const std::string& name, const std::vector<SessionContent>& contents, int64_t channel_bytes,
+                            int64_t max_bytes) {
+  if (!absl::EndsWith(name, "/")) return absl::OkStatus();
+  int64_t size_bytes = 0;
+  for (const SessionContent& content : contents) size_bytes += content.state->config.num_features * channel_bytes;
+  if (size_bytes <= max_bytes) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
+      absl::StrCat("what is asked of the ", contents.size(), " sessions of \"", name, "\" takes ", size_bytes,
+                   " bytes, a reply at most ", max_bytes, ": ask for a longer prefix or for single sessions"),
+      {{"limit", "max_message_bytes"}});
+}
+
 absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
                         const std::vector<SessionContent>& contents, const v1::GetStatsRequest& request,
                         int64_t max_bytes, v1::GetStatsReply& reply) {
@@ -199,20 +212,11 @@ absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
   // What a channel takes at most; asked before anything is written.
   const int64_t channel_bytes =
       static_cast<int64_t>(2 * sizeof(double)) * (1 + request.return_last_batch() + request.return_shadow());
-  int64_t size_bytes = 0;
-  for (const SessionContent& content : contents) size_bytes += content.state->config.num_features * channel_bytes;
-  if (is_model && size_bytes > max_bytes) {
-    return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
-                     absl::StrCat("the statistics of the ", sessions.size(), " sessions of \"", request.name(),
-                                  "\" take ", size_bytes, " bytes, a reply at most ", max_bytes,
-                                  ": ask for a longer prefix or for single sessions"),
-                     {{"limit", "max_message_bytes"}});
+  absl::Status status = CheckReplySize(request.name(), contents, channel_bytes, max_bytes);
+  for (size_t i = 0; status.ok() && i < sessions.size(); ++i) {
+    status = WriteStatsOf(*sessions[i], contents[i], request, *reply.add_sessions());
   }
-  for (size_t i = 0; i < sessions.size(); ++i) {
-    absl::Status status = WriteStatsOf(*sessions[i], contents[i], request, *reply.add_sessions());
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
+  return status;
 }
 
 }  // namespace normserve

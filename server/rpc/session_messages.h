@@ -31,7 +31,12 @@ absl::Status WriteSnapshots(const Session& session, const v1::ListSnapshotsReque
 // Description, and with `with_vectors` parameters and statistics, all of one state.
 void WriteSession(const Session& session, bool with_vectors, v1::Session& message);
 
-// Of the channels asked for. INVALID_ARGUMENT: the range leaves the session's channels.
+// RESOURCE_EXHAUSTED (LIMIT_REACHED): a reply about the model `name` would take more than `max_bytes`, at
+// `channel_bytes` a channel. A single session is never too large.
+absl::Status CheckReplySize(const std::string& name, const std::vector<SessionContent>& contents, int64_t channel_bytes,
+                            int64_t max_bytes);
+
+// Of the channels asked for. Errors as CheckReplySize; INVALID_ARGUMENT: the range leaves the session's channels.
 absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
                         const std::vector<SessionContent>& contents, const v1::GetStatsRequest& request,
                         int64_t max_bytes, v1::GetStatsReply& reply);

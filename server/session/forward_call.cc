@@ -177,7 +177,11 @@ void ForwardCall::Commit() {
   if (is_cancelled_()) return Fail(absl::CancelledError("cancelled before anything was changed"));
   session_->CommitForward(
       request_.guard, fingerprint_,
-      ForwardCommit{.snapshot = snapshot_, .moments = moments, .normalized_with = normalized_with_, .update = update_},
+      ForwardCommit{.snapshot = snapshot_,
+                    .moments = moments,
+                    .normalized_with = normalized_with_,
+                    .update = update_,
+                    .num_samples = request_.input.dimensions[0]},
       [self = shared_from_this()](absl::StatusOr<ForwardAnswer> answer) { self->Committed(std::move(answer)); });
 }
 

@@ -24,6 +24,7 @@ struct ForwardCommit {
   Moments moments;                               // of the batch, finite, count >= 2
   NormalizedWith normalized_with = NormalizedWith::kBatch;
   Update update = Update::kRunning;  // kRunning or kShadow
+  int64_t num_samples = 0;           // N of the batch; 0: not known
 };
 
 // A session's state is an immutable snapshot; only this class makes a new one. A change is made whole or not at all.

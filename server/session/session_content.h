@@ -13,6 +13,7 @@ namespace normserve {
 // Moments that a session keeps beside its state. Null: no batch so far.
 struct Observations {
   std::shared_ptr<const Moments> last_batch;  // of the newest batch that updated the running statistics; never stored
+  int64_t last_batch_samples = 0;             // N of that batch
   std::shared_ptr<const Moments> shadow;      // of all that updated the shadow moments since SHADOW began, merged
 };
 

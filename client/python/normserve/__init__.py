@@ -15,6 +15,7 @@ from typing import Any
 from normserve.bfloat16 import BFloat16
 from normserve.client import Client
 from normserve.descriptions import Config, Device, Limits, ServerInfo, SessionInfo, Snapshot, Stats
+from normserve.diagnosis import Diagnosis
 from normserve.error import Error
 from normserve.moments import Moments
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
@@ -26,6 +27,7 @@ __all__ = [
     "Client",
     "Config",
     "Device",
+    "Diagnosis",
     "Error",
     "ForwardResult",
     "GradientSums",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator, Mapping
 from types import EllipsisType, TracebackType
 
@@ -9,10 +10,12 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from normserve import descriptions
+from normserve import descriptions, diagnosis
 from normserve.caller import Caller, request_id_or_random
 from normserve.descriptions import ServerInfo, SessionInfo
+from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
+from normserve.moments import Moments
 from normserve.session import Session, parameters_message, vector
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2, statistics_pb2
@@ -177,6 +180,28 @@ class Client:
             request.page_token = reply.next_page_token
             if not request.page_token:
                 return
+
+    def diagnose(
+        self,
+        model: str,
+        layers: Mapping[str, Moments] | None = None,
+        *,
+        samples_per_batch: int = 0,
+        return_channels: bool = False,
+        timeout: float | None = None,
+    ) -> builtins.list[Diagnosis]:
+        """Session.diagnose of all sessions of `model` ("resnet50" and "resnet50/" are the same), the worst first.
+
+        layers  moments of one batch by layer, the session's name without the model's, such as
+                normserve.torch.collect_moments gives; None: what the server has seen
+
+        Errors: NOT_FOUND if no session's name begins so; INVALID_ARGUMENT if a layer is none of them.
+        """
+        name = model if model.endswith("/") else model + "/"
+        request = diagnosis._request(name, None, layers, samples_per_batch, return_channels)
+        deadline = self._caller.deadline(timeout)
+        reply = self._caller.call(self._caller.stub.Diagnose, request, deadline, repeatable=True, session=name)
+        return [diagnosis._diagnosis(each) for each in reply.sessions]
 
     def info(self, *, timeout: float | None = None) -> ServerInfo:
         """What the server is: version, devices, limits, and how full it is."""

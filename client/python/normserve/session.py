@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from normserve import descriptions
+from normserve import descriptions, diagnosis
 from normserve.caller import Caller, request_id_or_random
 from normserve.descriptions import SessionInfo, Snapshot, Stats
+from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
 from normserve.error import Error
 from normserve.moments import Moments
@@ -275,6 +276,26 @@ class Session:
         )
         reply = self._call(self._caller.stub.GetStats, request, timeout, repeatable=True)
         return descriptions.stats(reply.sessions[0])
+
+    def diagnose(
+        self,
+        moments: Moments | None = None,
+        *,
+        samples_per_batch: int = 0,
+        return_channels: bool = False,
+        timeout: float | None = None,
+    ) -> Diagnosis:
+        """Why evaluation puts out something else than training here, how much, and what to do. Changes nothing.
+
+        moments            of one batch as the layer is trained with; None: the newest that the server has seen
+        samples_per_batch  N of that batch [N, C, *]: values of a sample, such as pixels, hang together. 0: that of the
+                           newest batch where that is the evidence, else all values count as independent
+
+        Errors: INVALID_ARGUMENT if the moments do not fit.
+        """
+        request = diagnosis._request(self._name, moments, None, samples_per_batch, return_channels)
+        reply = self._call(self._caller.stub.Diagnose, request, timeout, repeatable=True)
+        return diagnosis._diagnosis(reply.sessions[0])
 
     def describe(self, *, timeout: float | None = None) -> SessionInfo:
         """Everything about the session, parameters and statistics too, of one generation. Changes nothing."""

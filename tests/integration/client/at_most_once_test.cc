@@ -85,6 +85,9 @@ class LossyConnection : public Connection {
   absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, absl::Time deadline) override {
     return real_->GetStats(request, deadline);
   }
+  absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) override {
+    return real_->Diagnose(request, deadline);
+  }
   absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) override { return real_->GetServerInfo(deadline); }
   absl::StatusOr<Health> CheckHealth(const std::string& service, absl::Time deadline) override {
     return real_->CheckHealth(service, deadline);

@@ -217,6 +217,22 @@ class Normctl(ServerTestCase):
         self.assertEqual([session["name"] for session in self.normctl_json("stats", "model/")], ["model/a", "model/b"])
         self.assertIn("begins with", self.refused("stats", "model/c/"))
 
+    def test_diagnose_says_why_and_ranks_a_model(self):
+        path = self.save("x.npy", np.random.default_rng(1).random((4, 3, 32, 32)).astype("<f4"))
+        for name in ("sick/new", "sick/young"):
+            self.normctl("create", name, "--num-features", "3")
+        self.normctl("forward", "sick/young", "--input", path)
+        text = self.normctl("diagnose", "sick/young")
+        self.assertRegex(text, r"^sick/young   TRAIN_EVAL_GAP   generation 1\n")
+        self.assertIn("INITIALISATION", text)
+        self.assertTrue(all(len(line) <= 78 for line in text.splitlines()), text)
+        lines = self.normctl("diagnose", "sick/").splitlines()
+        self.assertEqual([lines[1].split()[-1], lines[2].split()[-1]], ["sick/young", "sick/new"])
+        worst = self.normctl_json("diagnose", "sick/", "--channels")[0]
+        self.assertEqual((worst["verdict"], len(worst["channel_gap_rms"])), ("TRAIN_EVAL_GAP", 3))
+        self.assertAlmostEqual(sum(cause["share"] for cause in worst["causes"]), worst["gap_rms"], 12)
+        self.assertIn("does not exist", self.refused("diagnose", "sick/none"))
+
     def test_a_model_is_changed_in_one_call(self):
         for name in ("whole/a", "whole/b"):
             self.normctl("create", name, "--num-features", "2")

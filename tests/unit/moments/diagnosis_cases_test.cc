@@ -45,6 +45,10 @@ TEST(ReportedLayer, TwoCopiesThatSumToZeroAndFiveThousand) {
   for (const ChannelGap& channel : diagnosis.gap->channels) sum += channel.offset * 4 * 32 * 32;
   EXPECT_NEAR(sum, 5795, 60);
   EXPECT_THAT(diagnosis.explanation, HasSubstr("90 % of the running statistics"));
+  // Four samples say little of a variance, but what is left of the start is known without them.
+  DiagnosedLayer of_four = layer.Diagnosed();
+  of_four.samples_per_batch = 4;
+  EXPECT_EQ(DiagnoseLayer(of_four, MomentsOf(image))->verdict, Verdict::kTrainEvalGap);
 }
 
 // PyTorch issue 19916 (and 19902): momentum 1, three values a channel; running_var 1.3333 where training used 0.8889.

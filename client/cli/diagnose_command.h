@@ -1,0 +1,14 @@
+// normctl diagnose.
+#pragma once
+
+#include <string>
+
+#include "client/cli/command_line.h"
+#include "normserve/client.h"
+
+namespace normserve::cli {
+
+// Why a session puts out something else in evaluation than in training; of a model, its layers, worst first.
+int Diagnose(const CommandLine& command_line, const std::string& session, const client::DiagnoseOptions& options);
+
+}  // namespace normserve::cli

@@ -1,0 +1,142 @@
+#include "server/session/session_diagnosis.h"
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "kernels/error_reason.h"
+#include "server/session/field_error.h"
+
+namespace normserve {
+namespace {
+
+AverageKind KindOf(Averaging averaging) {
+  switch (averaging) {
+    case Averaging::kExponential:
+      return AverageKind::kExponential;
+    case Averaging::kCumulative:
+      return AverageKind::kCumulative;
+    case Averaging::kZeroDebiased:
+      return AverageKind::kZeroDebiased;
+  }
+  return AverageKind::kExponential;
+}
+
+DiagnosedLayer LayerOf(const SessionState& state, int64_t samples_per_batch) {
+  const SessionConfig& config = state.config;
+  DiagnosedLayer layer{.num_features = static_cast<size_t>(config.num_features),
+                       .statistics = {.num_batches_tracked = state.num_batches_tracked,
+                                      .weight = state.parameters->weight,
+                                      .bias = state.parameters->bias,
+                                      .epsilon = config.epsilon},
+                       .average = {.kind = KindOf(config.averaging), .momentum = config.momentum},
+                       .running_variance_biased = config.running_variance == RunningVariance::kBiased,
+                       .samples_per_batch = samples_per_batch};
+  if (state.running != nullptr) {
+    layer.statistics.running_mean = state.running->mean;
+    layer.statistics.running_variance = state.running->variance;
+  }
+  return layer;
+}
+
+// As moments of data are: any count but a negative one, a value a channel, no negative sum of squares.
+absl::Status CheckEvidence(const std::string& field, const Moments& moments, int64_t num_features) {
+  if (moments.count < 1) {
+    return FieldError(absl::StrCat(field, ".count"),
+                      absl::StrCat(field, ".count is ", moments.count, ": send the values a channel, 1 or more"));
+  }
+  const auto length = static_cast<size_t>(num_features);
+  for (const auto& [name, values] : {std::pair{"mean", &moments.mean}, std::pair{"m2", &moments.m2}}) {
+    if (values->size() == length) continue;
+    return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kShapeMismatch,
+                     absl::StrCat(field, ".", name, " has ", values->size(), " values, the session has ", num_features,
+                                  " channels: send one a channel"),
+                     {{"field", absl::StrCat(field, ".", name)}});
+  }
+  for (size_t c = 0; c < length; ++c) {
+    if (!(moments.m2[c] < 0)) continue;
+    return FieldError(absl::StrCat(field, ".m2"),
+                      absl::StrCat(field, ".m2[", c, "] is ", moments.m2[c], ": a sum of squares is zero or more"));
+  }
+  return absl::OkStatus();
+}
+
+// Of each session what it is compared with; null: nothing.
+absl::StatusOr<std::vector<const Moments*>> EvidenceOf(const std::vector<std::shared_ptr<Session>>& sessions,
+                                                       const std::vector<SessionContent>& contents,
+                                                       const DiagnoseRequest& request) {
+  const bool is_model = absl::EndsWith(request.name, "/");
+  if (request.moments.has_value() && is_model) {
+    return FieldError("moments", absl::StrCat("moments are of one layer, and \"", request.name,
+                                              "\" names a model: send layers, or name a session"));
+  }
+  if (request.layers.has_value() && !is_model) {
+    return FieldError("layers",
+                      absl::StrCat("layers are of a model, and \"", request.name,
+                                   "\" names a session: send moments, or name the model with a '/' at its end"));
+  }
+  std::vector<const Moments*> evidence;
+  size_t num_used = 0;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    const Moments* moments = contents[i].observations.last_batch.get();
+    std::string field = "moments";
+    if (request.moments.has_value()) moments = &*request.moments;
+    if (request.layers.has_value()) {
+      const std::string layer(absl::StripPrefix(sessions[i]->name(), request.name));
+      const auto found = request.layers->find(layer);
+      moments = found == request.layers->end() ? nullptr : &found->second;
+      num_used += found != request.layers->end();
+      field = absl::StrCat("layers[", layer, "].moments");
+    }
+    if (moments != nullptr && moments != contents[i].observations.last_batch.get()) {
+      absl::Status status = CheckEvidence(field, *moments, contents[i].state->config.num_features);
+      if (!status.ok()) return status;
+    }
+    evidence.push_back(moments);
+  }
+  if (request.layers.has_value() && num_used < request.layers->size()) {
+    for (const auto& [layer, moments] : *request.layers) {
+      bool is_known = false;
+      for (const auto& session : sessions) is_known = is_known || session->name() == absl::StrCat(request.name, layer);
+      if (is_known) continue;
+      return FieldError("layers.layer", absl::StrCat("layers.layer is \"", layer, "\", and there is no session \"",
+                                                     request.name, layer, "\": leave it out, or create it"));
+    }
+  }
+  return evidence;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::shared_ptr<Session>>& sessions,
+                                                       const std::vector<SessionContent>& contents,
+                                                       const DiagnoseRequest& request) {
+  if (request.samples_per_batch < 0) {
+    return FieldError("samples_per_batch", absl::StrCat("samples_per_batch is ", request.samples_per_batch,
+                                                        ": send how many, or 0 if you do not know"));
+  }
+  const auto evidence = EvidenceOf(sessions, contents, request);
+  if (!evidence.ok()) return evidence.status();
+  std::vector<LayerDiagnosis> layers;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    const Moments* moments = (*evidence)[i];
+    const Observations& seen = contents[i].observations;
+    int64_t num_samples = request.samples_per_batch;
+    if (num_samples == 0 && moments == seen.last_batch.get()) num_samples = seen.last_batch_samples;
+    auto layer = DiagnoseLayer(LayerOf(*contents[i].state, num_samples), moments == nullptr ? Moments{} : *moments);
+    if (!layer.ok()) return layer.status();
+    layers.push_back(*std::move(layer));
+  }
+  std::vector<SessionDiagnosis> diagnoses;
+  for (const size_t i : RankWorstFirst(layers)) {
+    diagnoses.push_back({.name = sessions[i]->name(),
+                         .uid = sessions[i]->uid(),
+                         .generation = contents[i].state->generation,
+                         .batch_count = (*evidence)[i] == nullptr ? 0 : (*evidence)[i]->count,
+                         .layer = std::move(layers[i])});
+  }
+  return diagnoses;
+}
+
+}  // namespace normserve

@@ -1,0 +1,38 @@
+// Sessions diagnosed: why evaluation puts out something else than training.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/moments/diagnosis.h"
+#include "server/session/session.h"
+
+namespace normserve {
+
+struct DiagnoseRequest {
+  std::string name;                                      // as the client gave it: a session, or a model's prefix
+  std::optional<Moments> moments;                        // of one batch; of a single session
+  std::optional<std::map<std::string, Moments>> layers;  // the same by layer, the name without the prefix; of a model
+  int64_t samples_per_batch = 0;                         // 0: all values count as independent
+};
+
+struct SessionDiagnosis {
+  std::string name;
+  std::string uid;
+  int64_t generation = 0;
+  int64_t batch_count = 0;  // of what it was compared with; 0: nothing
+  LayerDiagnosis layer;
+};
+
+// Diagnoses each of `sessions` as `contents` (as many) has it, on the request's moments or, without any, on the newest
+// batch that was folded in. Worst first. INVALID_ARGUMENT: moments that do not fit; layers that are none of the
+// sessions.
+absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::shared_ptr<Session>>& sessions,
+                                                       const std::vector<SessionContent>& contents,
+                                                       const DiagnoseRequest& request);
+
+}  // namespace normserve

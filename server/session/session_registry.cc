@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -18,6 +19,8 @@ namespace {
 
 constexpr int64_t kDefaultPageSize = 100;
 constexpr int64_t kMaxPageSize = 1000;
+// More than the 1,024 promised, as all clients share them.
+constexpr int64_t kRememberedRequests = 16'384;
 // Leaves as many counts to batches yet to come, more than any server will ever fold: a commit never overflows.
 constexpr int64_t kMaxFirstBatchesTracked = int64_t{1} << 62;
 
@@ -101,6 +104,8 @@ int64_t ChargedBytes(const SessionDescription& session) {
   return StateSizeBytes(session.config.num_features) * (1 + session.num_snapshots);
 }
 
+RequestRing ServerRing() { return {.num_slots = kRememberedRequests}; }
+
 bool HasLabels(const SessionConfig& config, const Labels& labels) {
   for (const auto& [key, value] : labels) {
     const auto found = config.labels.find(key);
@@ -109,17 +114,12 @@ bool HasLabels(const SessionConfig& config, const Labels& labels) {
   return true;
 }
 
-StoredRequest ToStore(int64_t sequence, const std::string& request_id, int64_t num_slots,
-                      const RememberedRequest& request) {
-  return StoredRequest{
-      .slot = sequence % num_slots, .sequence = sequence, .request_id = request_id, .record = WriteRequest(request)};
-}
-
 }  // namespace
 
 SessionRegistry::SessionRegistry(SessionLimits limits, StateStore* store)
     : limits_(limits),
-      surroundings_{.state_budget = std::make_shared<StateBudget>(limits.max_state_bytes), .store = store} {}
+      surroundings_{.state_budget = std::make_shared<StateBudget>(limits.max_state_bytes), .store = store},
+      memory_(kRememberedRequests, VectorLimits{}) {}
 
 absl::StatusOr<LoadReport> SessionRegistry::Load() {
   LoadReport report;
@@ -130,30 +130,47 @@ absl::StatusOr<LoadReport> SessionRegistry::Load() {
   if (!requests.ok()) return requests.status();
 
   absl::MutexLock lock(&mutex_);
-  for (StoredHead& stored : *heads) {
-    Entry entry{.description = {.name = stored.name, .uid = stored.uid, .num_snapshots = stored.num_snapshots}};
-    const auto head = ReadHead(stored.name, stored.record);
-    if (head.ok()) {
-      entry.description.config = head->state.config;
-      entry.description.mode = head->state.mode;
-      entry.description.generation = head->state.generation;
-      entry.description.num_batches_tracked = head->state.num_batches_tracked;
-      entry.description.create_time = head->create_time;
-      entry.description.update_time = head->state.update_time;
-      surroundings_.state_budget->Take(ChargedBytes(entry.description));
-    } else {
-      report.damaged.push_back(stored.name);
-    }
-    const std::string name = stored.name;
-    entry.stored = std::make_shared<const StoredHead>(std::move(stored));
-    sessions_.emplace(name, std::move(entry));
+  std::vector<const StoredHead*> damaged;
+  for (const StoredHead& stored : *heads) {
+    if (!Take(stored)) damaged.push_back(&stored);
   }
-  const auto remember = [this](const std::string& request_id, RememberedRequest request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(
-                            mutex_) { memory_.Remember(request_id, request.fingerprint, std::move(request.answer)); };
-  if (absl::Status status = ReadRequests("the server's requests", *requests, remember); !status.ok()) return status;
-  if (!requests->empty()) num_requests_ = requests->back().sequence + 1;
+  // After all others, whose names they may have come by.
+  for (const StoredHead* stored : damaged) TakeDamaged(*stored, report);
+  ReadRequests(
+      {.location = surroundings_.store->location()}, ServerRing(), *requests,
+      [this](const StoredRequest& row, RememberedRequest request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        memory_.Remember(row.request_id, request.fingerprint, std::move(request.answer));
+        num_requests_ = row.sequence + 1;
+      },
+      [&report](const absl::Status&) { ++report.num_lost_requests; });
   report.num_sessions = static_cast<int64_t>(sessions_.size());
   return report;
+}
+
+bool SessionRegistry::Take(const StoredHead& stored) {
+  const auto head = ReadHead({.location = surroundings_.store->location(), .session = stored.name}, stored);
+  if (!head.ok()) return false;
+  Entry entry{.stored = std::make_shared<const StoredHead>(stored),
+              .description = {.name = stored.name,
+                              .uid = stored.uid,
+                              .config = head->state.config,
+                              .mode = head->state.mode,
+                              .generation = head->state.generation,
+                              .num_batches_tracked = head->state.num_batches_tracked,
+                              .create_time = head->create_time,
+                              .update_time = head->state.update_time,
+                              .num_snapshots = stored.num_snapshots}};
+  surroundings_.state_budget->Take(ChargedBytes(entry.description));
+  sessions_.emplace(stored.name, std::move(entry));
+  return true;
+}
+
+void SessionRegistry::TakeDamaged(const StoredHead& stored, LoadReport& report) {
+  // By the name that clients know, where the row has another.
+  std::string name = NameInHead(stored.record);
+  if (name.empty() || sessions_.contains(name)) name = stored.name;
+  report.damaged.push_back(absl::CHexEscape(name));
+  sessions_.emplace(std::move(name), Entry{.stored = std::make_shared<const StoredHead>(stored), .is_damaged = true});
 }
 
 SessionRegistry::Known SessionRegistry::Lookup(const std::string& request_id, const Fingerprint& fingerprint) const {
@@ -232,7 +249,7 @@ void SessionRegistry::Open(Opening opening, Answered<SessionDescription> answere
         pending_requests_[opening.request_id] = pending;
         const Answer answer = session->Describe(session->Observe());
         write.server_request =
-            ToStore(num_requests_++, opening.request_id, kRememberedRequests, {opening.fingerprint, answer});
+            WriteRequest(ServerRing(), num_requests_++, opening.request_id, {opening.fingerprint, answer});
       }
       sessions_[opening.name] = Entry{.session = session, .pending = std::move(pending)};
     }
@@ -273,6 +290,10 @@ void SessionRegistry::FinishOpening(const Opening& opening, const std::shared_pt
 
 absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::Find(absl::string_view name) {
   if (absl::Status status = CheckSessionName("name", name); !status.ok()) return status;
+  return FindNamed(name);
+}
+
+absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::FindNamed(absl::string_view name) {
   {
     absl::ReaderMutexLock lock(&mutex_);
     const auto found = sessions_.find(name);
@@ -299,7 +320,7 @@ absl::StatusOr<std::vector<std::shared_ptr<Session>>> SessionRegistry::FindAll(a
     }
   }
   for (const std::string& found : names) {
-    auto session = Find(found);
+    auto session = FindNamed(found);
     if (absl::IsNotFound(session.status())) continue;  // deleted since
     if (!session.ok()) return session.status();
     sessions.push_back(*std::move(session));
@@ -360,7 +381,7 @@ absl::StatusOr<SessionPage> SessionRegistry::List(absl::string_view prefix, int6
 
   SessionPage page;
   const auto take = [&](const Entry& entry) {
-    if (entry.pending != nullptr) return true;
+    if (entry.pending != nullptr || entry.is_damaged) return true;
     SessionDescription description =
         entry.session == nullptr ? entry.description : entry.session->Describe(entry.session->Observe());
     if (!HasLabels(description.config, labels)) return true;
@@ -454,7 +475,7 @@ void SessionRegistry::DeleteFound(const std::string& name, const ChangeGuard& gu
   Session::Remember remember;
   if (!guard.request_id.empty()) {
     remember = [request_sequence, id = guard.request_id, fingerprint](const Deletion& deletion) {
-      return ToStore(request_sequence, id, kRememberedRequests, {fingerprint, deletion});
+      return WriteRequest(ServerRing(), request_sequence, id, {fingerprint, deletion});
     };
   }
   const auto session = Find(name);
@@ -483,7 +504,7 @@ void SessionRegistry::DeleteFound(const std::string& name, const ChangeGuard& gu
 
 void SessionRegistry::DeleteDamaged(const StoredHead& head, int64_t generation, Session::Remember remember,
                                     Answered<Deletion> answered) {
-  const Deletion deletion{.uid = head.uid, .generation = generation};
+  const Deletion deletion{.uid = IsSessionUid(head.uid) ? head.uid : "", .generation = generation};
   StoreWrite write;
   write.sessions.push_back(
       {.kind = SessionWrite::Kind::kDelete, .uid = head.uid, .epoch = head.epoch, .sequence = head.sequence + 1});

@@ -7,6 +7,7 @@
 #include "kernels/check.h"
 #include "server/session/records.h"
 #include "server/session/session_errors.h"
+#include "server/session/stored_vectors.h"
 
 namespace normserve {
 namespace {
@@ -23,83 +24,6 @@ VectorLimits LimitsOf(int64_t num_features, std::shared_ptr<VectorBudget> budget
       .max_bytes = (int64_t{4} << 20) + 8 * state_bytes, .scarce_bytes = 2 * state_bytes, .budget = std::move(budget)};
 }
 
-bool HasLength(const AffineParameters& parameters, size_t length) {
-  return parameters.weight.size() == length && parameters.bias.size() == length;
-}
-
-bool HasLength(const NormalizationStatistics& statistics, size_t length) {
-  return statistics.mean.size() == length && statistics.variance.size() == length;
-}
-
-bool HasLength(const Moments& moments, size_t length) {
-  return moments.mean.size() == length && moments.m2.size() == length;
-}
-
-// The vectors of a stored session, by version.
-struct StoredVectors {
-  std::map<int64_t, std::shared_ptr<const AffineParameters>> parameters;
-  std::map<int64_t, std::shared_ptr<const NormalizationStatistics>> running;
-  std::map<int64_t, std::shared_ptr<const Moments>> shadow;
-};
-
-constexpr absl::string_view kParametersPart = "weight and bias";
-constexpr absl::string_view kRunningPart = "running statistics";
-constexpr absl::string_view kShadowPart = "shadow moments";
-constexpr absl::string_view kRequestPart = "remembered request";
-
-template <typename T>
-absl::Status Take(const StoredPart& part, absl::StatusOr<T> read, int64_t version, size_t length,
-                  std::map<int64_t, std::shared_ptr<const T>>& vectors) {
-  if (!read.ok()) return read.status();
-  if (!HasLength(*read, length)) return StoredDataLost(part, "it is not of the session's length");
-  vectors[version] = std::make_shared<const T>(*std::move(read));
-  return absl::OkStatus();
-}
-
-absl::Status ReadVector(const StoredPart& session, const StoredVector& vector, size_t length, StoredVectors& vectors) {
-  const int64_t version = vector.version;
-  switch (vector.kind) {
-    case VectorKind::kParameters: {
-      const StoredPart part = session.Of(kParametersPart);
-      return Take(part, ReadParameters(part, vector.data), version, length, vectors.parameters);
-    }
-    case VectorKind::kRunning: {
-      const StoredPart part = session.Of(kRunningPart);
-      return Take(part, ReadStatistics(part, vector.data), version, length, vectors.running);
-    }
-    case VectorKind::kShadow: {
-      const StoredPart part = session.Of(kShadowPart);
-      return Take(part, ReadMoments(part, vector.data), version, length, vectors.shadow);
-    }
-  }
-  return StoredDataLost(session.Of("vectors"), "the kind of one is not known");
-}
-
-template <typename T>
-std::shared_ptr<const T> OfVersion(const std::map<int64_t, std::shared_ptr<const T>>& vectors, int64_t version) {
-  const auto found = vectors.find(version);
-  return found == vectors.end() ? nullptr : found->second;
-}
-
-// Sets what of a stored session's content is in vectors, at the versions that its head says.
-absl::Status FillIn(const StoredPart& session, const StoredVectors& vectors, int64_t shadow_version,
-                    SessionState& state, Observations& observations) {
-  constexpr absl::string_view kMissing = "it is missing";
-  state.parameters = OfVersion(vectors.parameters, state.parameters_version);
-  if (state.parameters == nullptr) return StoredDataLost(session.Of(kParametersPart), kMissing);
-  if (state.config.track_running_stats) {
-    state.running = OfVersion(vectors.running, state.running_version);
-    if (state.running == nullptr) return StoredDataLost(session.Of(kRunningPart), kMissing);
-  }
-  const int64_t there = vectors.shadow.empty() ? kNoVersion : vectors.shadow.rbegin()->first;
-  if (shadow_version != kNotRecorded && shadow_version != there) {
-    return StoredDataLost(session.Of(kShadowPart),
-                          there == kNoVersion ? kMissing : "those of another change are there");
-  }
-  if (there != kNoVersion) observations = {.shadow = vectors.shadow.rbegin()->second, .shadow_version = there};
-  return absl::OkStatus();
-}
-
 // Whether the ring holds the last of `num_remembered` requests and nothing else. `rows` by sequence.
 bool IsWhole(const std::vector<StoredRequest>& rows, int64_t num_remembered) {
   const int64_t first = std::max<int64_t>(0, num_remembered - kRememberedRequests);
@@ -111,14 +35,6 @@ bool IsWhole(const std::vector<StoredRequest>& rows, int64_t num_remembered) {
 }
 
 RequestRing RingOf(const SessionIdentity& identity) { return {.uid = identity.uid, .num_slots = kRememberedRequests}; }
-
-// Finds what the answer was computed with; without all of it, it counts as dropped.
-void FillIn(const StoredVectors& vectors, ForwardAnswer& answer) {
-  answer.parameters = OfVersion(vectors.parameters, answer.parameters_version);
-  if (answer.running_version == kNoVersion) return;
-  answer.running = OfVersion(vectors.running, answer.running_version);
-  if (answer.running == nullptr) answer.parameters.reset();
-}
 
 const ForwardAnswer* ForwardOf(const Answer& answer) { return std::get_if<ForwardAnswer>(&answer); }
 
@@ -177,7 +93,7 @@ absl::Status SessionJournal::Recollect() {
   const auto stored = surroundings_.store->LoadMemory(identity_.uid);
   if (!stored.ok()) return stored.status();
   const StoredPart session{.location = surroundings_.store->location(), .session = identity_.name};
-  const StoredPart part = session.Of(kRequestPart);
+  const StoredPart part = session.Of("remembered request");
   if (num_remembered_ != kNotRecorded && !IsWhole(stored->requests, num_remembered_)) {
     return StoredDataLost(part, absl::StrCat("of the last ", kRememberedRequests, " of ", num_remembered_,
                                              ", some are missing or others are there"));

@@ -14,6 +14,7 @@
 #include "server/session/change_guard.h"
 #include "server/session/request_memory.h"
 #include "server/session/session.h"
+#include "server/session/session_draft.h"
 #include "server/store/state_store.h"
 
 namespace normserve {
@@ -22,18 +23,6 @@ struct SessionLimits {
   int64_t max_sessions = 10'000;
   int64_t max_state_bytes = int64_t{4} << 30;
   int64_t max_num_features = 1'000'000;
-};
-
-// A session to be opened.
-struct SessionDraft {
-  std::string name;                      // empty: one is made
-  std::string request_id;                // empty: not protected
-  SessionConfig config;                  // its durability is set from the one below
-  std::optional<Durability> durability;  // unset: the registry's default
-  Mode mode = Mode::kTrain;
-  AffineParameters parameters;                        // an empty vector means 1 (weight) or 0 (bias)
-  std::optional<NormalizationStatistics> statistics;  // unset: mean 0, variance 1
-  int64_t num_batches_tracked = 0;
 };
 
 using Labels = std::map<std::string, std::string>;

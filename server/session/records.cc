@@ -18,9 +18,10 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "records are written as they lie in memory");
 
 constexpr char kFirstVersion = 1;
-// The newest of heads and requests.
+// The newest of heads, requests and snapshots.
 constexpr char kHeadVersion = 2;
 constexpr char kRequestVersion = 2;
+constexpr char kSnapshotVersion = 2;
 constexpr const char* kOfAnotherRow = "it is the record of another row";
 constexpr size_t kChecksumBytes = sizeof(uint64_t);
 
@@ -366,19 +367,21 @@ absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view re
   return Finished(std::move(moments), from, what);
 }
 
-std::string WriteSnapshot(const StateSnapshot& snapshot) {
-  RecordWriter to;
+StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot) {
+  RecordWriter to(kSnapshotVersion);
+  to.Text(uid).Text(name);
   WriteState(*snapshot.state, to);
   to.Time(snapshot.create_time).Vector(snapshot.state->parameters->weight).Vector(snapshot.state->parameters->bias);
   to.Choice(snapshot.state->running != nullptr);
   if (snapshot.state->running != nullptr) {
     to.Vector(snapshot.state->running->mean).Vector(snapshot.state->running->variance);
   }
-  return to.Finish();
+  return {.name = name, .record = to.Finish()};
 }
 
-absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view record) {
-  RecordReader from(record);
+absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row) {
+  RecordReader from(row.record, kSnapshotVersion);
+  if (from.version() >= 2 && (from.Text() != uid || from.Text() != row.name)) from.Spoil(kOfAnotherRow);
   SessionState state = ReadState(from);
   StateSnapshot snapshot{.create_time = from.Time()};
   AffineParameters parameters;

@@ -2,8 +2,20 @@
 //
 // A record is a version byte, its fields in order, and the XXH3-64 of all before. Numbers are little-endian: integers
 // of 8 bytes, IEEE 754 floats and doubles; a text or a vector begins with its length. A new version is read beside the
-// old ones. Since version 2 the records of heads and requests repeat what their rows say beside them, so that a damaged
-// row is not taken for another.
+// old ones.
+//
+// Version 1 holds what is stored and nothing of its row. Version 2, which heads, requests and snapshots have now, adds
+// what ties it to its row and says what else must be there:
+//
+//   head      at its end: name and uid of the session; the number of requests remembered so far; the version of the
+//             shadow moments, -1 for none. (Those of the other vectors are in its state.)
+//   request   at its beginning: uid of the session, empty for the server's; request_id; sequence
+//   snapshot  at its beginning: uid of the session; name
+//
+// What damage does, to a record, to its row, or by taking the row away: of a head or a vector, all of the session is
+// lost; of a request or a kept vector, its next change and every repeat are refused; of a snapshot, that alone is lost;
+// and of a request remembered for the server, a repeat of it is not recognised. Nothing tells that a session's row is
+// missing, or one of a kept vector or of the last two: they are not there.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +54,8 @@ std::string WriteHead(const SessionHead& head);
 std::string WriteParameters(const AffineParameters& parameters);
 std::string WriteStatistics(const NormalizationStatistics& statistics);
 std::string WriteMoments(const Moments& moments);
-std::string WriteSnapshot(const StateSnapshot& snapshot);
+// Of the session of uid `uid`.
+StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot);
 
 // A remembered request. Of a ForwardAnswer's vectors the versions are kept; kNoVersion where it has none.
 struct RememberedRequest {
@@ -66,7 +79,7 @@ std::string NameInHead(absl::string_view record);
 absl::StatusOr<AffineParameters> ReadParameters(const StoredPart& what, absl::string_view record);
 absl::StatusOr<NormalizationStatistics> ReadStatistics(const StoredPart& what, absl::string_view record);
 absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view record);
-absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view record);
+absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row);
 absl::StatusOr<RememberedRequest> ReadRequest(const StoredPart& what, const RequestRing& ring,
                                               const StoredRequest& row);
 

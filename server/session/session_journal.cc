@@ -24,6 +24,22 @@ VectorLimits LimitsOf(int64_t num_features, std::shared_ptr<VectorBudget> budget
       .max_bytes = (int64_t{4} << 20) + 8 * state_bytes, .scarce_bytes = 2 * state_bytes, .budget = std::move(budget)};
 }
 
+// A damaged one is lost by itself: the session is whole without it.
+Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, const SessionConfig& config) {
+  Snapshots snapshots;
+  for (const StoredSnapshot& row : stored.snapshots) {
+    const StoredPart part = session.OfSnapshot(row.name);
+    auto snapshot = ReadSnapshot(part, stored.head.uid, row);
+    if (snapshot.ok() && snapshot->state->config != config) snapshot = StoredDataLost(part, "it is another session's");
+    if (!snapshot.ok()) {
+      snapshot = StateSnapshot{.state = std::make_shared<const SessionState>(SessionState{.config = config}),
+                               .lost = snapshot.status()};
+    }
+    snapshots.emplace(row.name, *std::move(snapshot));
+  }
+  return snapshots;
+}
+
 // Whether the ring holds the last of `num_remembered` requests and nothing else. `rows` by sequence.
 bool IsWhole(const std::vector<StoredRequest>& rows, int64_t num_remembered) {
   const int64_t first = std::max<int64_t>(0, num_remembered - kRememberedRequests);
@@ -69,12 +85,7 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(const St
   Observations observations;
   absl::Status status = FillIn(session, vectors, head->shadow_version, head->state, observations);
   if (!status.ok()) return status;
-  auto snapshots = std::make_shared<Snapshots>();
-  for (const StoredSnapshot& row : stored.snapshots) {
-    auto snapshot = ReadSnapshot(session.OfSnapshot(row.name), row.record);
-    if (!snapshot.ok()) return snapshot.status();
-    snapshots->emplace(row.name, *std::move(snapshot));
-  }
+  auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state.config));
   const std::shared_ptr<SessionJournal> journal(
       new SessionJournal({.name = stored.head.name, .uid = stored.head.uid, .create_time = head->create_time},
                          {.state = std::make_shared<const SessionState>(std::move(head->state)),
@@ -317,7 +328,7 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
   }
   if (after.snapshots != before.snapshots) {
     for (const auto& [name, snapshot] : *after.snapshots) {
-      if (!before.snapshots->contains(name)) write.snapshot = StoredSnapshot{name, WriteSnapshot(snapshot)};
+      if (!before.snapshots->contains(name)) write.snapshot = WriteSnapshot(identity_.uid, name, snapshot);
     }
     for (const auto& [name, snapshot] : *before.snapshots) {
       if (!after.snapshots->contains(name)) write.deleted_snapshot = name;

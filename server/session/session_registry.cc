@@ -297,7 +297,7 @@ absl::StatusOr<SessionPage> SessionRegistry::List(absl::string_view prefix, int6
   if (page_size == 0) page_size = kDefaultPageSize;
   std::string last_name;
   if (!page_token.empty()) {
-    auto read = ReadPageToken(parent, page_token);
+    auto read = ReadPageToken(Listing::kSessions, parent, page_token);
     if (!read.ok()) return read.status();
     last_name = *std::move(read);
   }
@@ -309,7 +309,7 @@ absl::StatusOr<SessionPage> SessionRegistry::List(absl::string_view prefix, int6
         entry.session == nullptr ? entry.description : entry.session->Describe(entry.session->Observe());
     if (!HasLabels(description.config, labels)) return true;
     if (static_cast<int64_t>(page.sessions.size()) == page_size) {
-      page.next_page_token = MakePageToken(parent, page.sessions.back().name);
+      page.next_page_token = MakePageToken(Listing::kSessions, parent, page.sessions.back().name);
       return false;
     }
     page.sessions.push_back(std::move(description));

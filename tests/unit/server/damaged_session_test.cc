@@ -110,6 +110,36 @@ TEST_F(DamagedSessionTest, TheErrorNamesTheVectorsThatAreDamaged) {
   }
 }
 
+TEST_F(DamagedSessionTest, ADamagedSnapshotIsLostByItselfAndCanBeDeleted) {
+  const char* const damages[] = {
+      "UPDATE snapshots SET record = x'01' WHERE name = 's'",
+      "UPDATE snapshots SET record = (SELECT record FROM snapshots WHERE name = 't') WHERE name = 's'",
+  };
+  for (const char* const damage : damages) {
+    SCOPED_TRACE(damage);
+    Open("a");
+    for (const char* const name : {"s", "t"}) ASSERT_TRUE(TakeSnapshot(*Get("a"), {}, name).ok());
+    ASSERT_TRUE(Train(*Get("a"), 1).ok());
+    Damage(damage);
+    const auto session = Get("a");
+    ASSERT_NE(session, nullptr);
+    EXPECT_THAT(RestoreSnapshot(*session, {}, "s").status(), SaysDamaged("snapshot \"s\""));
+    EXPECT_EQ(session->Snapshot()->num_batches_tracked, 1);
+    const SessionContent content = session->Observe();
+    const SnapshotDescription listed = session->Describe("s", content.snapshots->at("s"));
+    EXPECT_EQ(listed.create_time, absl::UnixEpoch());
+    EXPECT_EQ(listed.size_bytes, StateSizeBytes(2));
+    EXPECT_EQ(registry_->GetUsage().state_bytes, 3 * StateSizeBytes(2));
+    EXPECT_TRUE(RestoreSnapshot(*session, {}, "t").ok());
+    EXPECT_TRUE(DeleteSnapshot(*session, {}, "s").ok());
+    EXPECT_EQ(registry_->GetUsage().state_bytes, 2 * StateSizeBytes(2));
+    Restart();
+    EXPECT_EQ(Get("a")->Observe().snapshots->size(), 1u);
+    EXPECT_TRUE(Delete(*registry_, "a", {}).ok());
+    EXPECT_EQ(registry_->GetUsage().state_bytes, 0);
+  }
+}
+
 TEST_F(DamagedSessionTest, OneWithADamagedNameOrUidKeepsTheNameThatItsRecordSays) {
   const char* const damages[] = {
       "UPDATE sessions SET name = CAST(x'61ff' AS TEXT) WHERE name = 'a'",

@@ -72,9 +72,10 @@ std::shared_ptr<SessionJournal> SessionJournal::New(SessionIdentity identity, Se
       new SessionJournal(std::move(identity), std::move(first), std::move(surroundings), /*epoch=*/1, /*sequence=*/0));
 }
 
-absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(const StoredSession& stored,
+absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(absl::string_view name,
+                                                                        const StoredSession& stored,
                                                                         SessionSurroundings surroundings) {
-  const StoredPart session{.location = surroundings.store->location(), .session = stored.head.name};
+  const StoredPart session{.location = surroundings.store->location(), .session = std::string(name)};
   auto head = ReadHead(session, stored.head);
   if (!head.ok()) return head.status();
   const auto length = static_cast<size_t>(head->state.config.num_features);

@@ -65,9 +65,9 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   static std::shared_ptr<SessionJournal> New(SessionIdentity identity, SessionContent first,
                                              SessionSurroundings surroundings);
 
-  // Of a stored one; what it remembers of requests is read when it is first needed. DATA_LOSS (STORED_DATA_LOST): a
-  // record is damaged.
-  static absl::StatusOr<std::shared_ptr<SessionJournal>> Restore(const StoredSession& stored,
+  // Of a stored one that is looked for as `name`; what it remembers of requests is read when it is first needed.
+  // DATA_LOSS (STORED_DATA_LOST): a record is damaged.
+  static absl::StatusOr<std::shared_ptr<SessionJournal>> Restore(absl::string_view name, const StoredSession& stored,
                                                                  SessionSurroundings surroundings);
 
   const SessionIdentity& identity() const { return identity_; }

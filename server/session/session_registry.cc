@@ -93,7 +93,9 @@ void SessionRegistry::TakeDamaged(const StoredHead& stored, LoadReport& report) 
   std::string name = NameInHead(stored.record);
   if (name.empty() || sessions_.contains(name)) name = stored.name;
   report.damaged.push_back(absl::CHexEscape(name));
-  sessions_.emplace(std::move(name), Entry{.stored = std::make_shared<const StoredHead>(stored), .is_damaged = true});
+  Entry entry{.stored = std::make_shared<const StoredHead>(stored), .is_damaged = true};
+  if (IsSessionUid(stored.uid)) entry.description.uid = stored.uid;
+  sessions_.emplace(std::move(name), std::move(entry));
 }
 
 SessionRegistry::Known SessionRegistry::Lookup(const std::string& request_id, const Fingerprint& fingerprint) const {
@@ -272,7 +274,7 @@ absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::LoadSession(absl::stri
   }
   auto stored = surroundings_.store->Load(uid);
   if (!stored.ok()) return stored.status();
-  auto journal = SessionJournal::Restore(*stored, surroundings_);
+  auto journal = SessionJournal::Restore(name, *stored, surroundings_);
   if (!journal.ok()) return journal.status();
   auto session = std::make_shared<Session>(*std::move(journal));
   absl::MutexLock lock(&mutex_);
@@ -409,25 +411,24 @@ void SessionRegistry::DeleteFound(const std::string& name, const ChangeGuard& gu
   }
   if (session.status().code() != absl::StatusCode::kDataLoss) return std::move(finish)(session.status());
   std::shared_ptr<const StoredHead> stored;
-  int64_t generation = 0;
+  Deletion deletion;
   {
     absl::ReaderMutexLock lock(&mutex_);
     const auto found = sessions_.find(name);
     if (found != sessions_.end()) {
       stored = found->second.stored;
-      generation = found->second.description.generation;
+      deletion = {.uid = found->second.description.uid, .generation = found->second.description.generation};
     }
   }
   if (stored == nullptr) return std::move(finish)(SessionNotFound(name));
-  if (absl::Status status = CheckExpectations(guard, name, stored->uid, generation); !status.ok()) {
+  if (absl::Status status = CheckExpectations(guard, name, deletion.uid, deletion.generation); !status.ok()) {
     return std::move(finish)(status);
   }
-  DeleteDamaged(*stored, generation, std::move(remember), std::move(finish));
+  DeleteDamaged(*stored, deletion, std::move(remember), std::move(finish));
 }
 
-void SessionRegistry::DeleteDamaged(const StoredHead& head, int64_t generation, Session::Remember remember,
+void SessionRegistry::DeleteDamaged(const StoredHead& head, const Deletion& deletion, Session::Remember remember,
                                     Answered<Deletion> answered) {
-  const Deletion deletion{.uid = IsSessionUid(head.uid) ? head.uid : "", .generation = generation};
   StoreWrite write;
   write.sessions.push_back(
       {.kind = SessionWrite::Kind::kDelete, .uid = head.uid, .epoch = head.epoch, .sequence = head.sequence + 1});

@@ -116,7 +116,7 @@ class SessionRegistry {
     std::shared_ptr<Pending> pending;          // set: it is being opened, and not found yet
     std::shared_ptr<const StoredHead> stored;  // where session is null: what the store holds of it,
     SessionDescription description;            // and what that says
-    bool is_damaged = false;                   // it says nothing
+    bool is_damaged = false;                   // but of the uid, where that is legal, it says nothing
   };
 
   // A session on its way to be opened.
@@ -145,7 +145,7 @@ class SessionRegistry {
                      Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
   void DeleteFound(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
                    int64_t request_sequence, Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);
-  void DeleteDamaged(const StoredHead& head, int64_t generation, Session::Remember remember,
+  void DeleteDamaged(const StoredHead& head, const Deletion& deletion, Session::Remember remember,
                      Answered<Deletion> answered);
   void FinishDeletion(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
                       absl::StatusOr<Deletion> deletion, Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);

@@ -156,6 +156,9 @@ TEST_F(DamagedSessionTest, OneWithADamagedNameOrUidKeepsTheNameThatItsRecordSays
     EXPECT_THAT(Listed(), ElementsAre("b"));
     EXPECT_EQ(registry_->GetUsage().num_sessions, 2);
     EXPECT_THAT(registry_->Find("a").status(), SaysDamaged("configuration"));
+    EXPECT_THAT(std::string(registry_->Find("a").status().message()), HasSubstr("session \"a\" in "));
+    EXPECT_THAT(Delete(*registry_, "a", {.expected_uid = "other"}).status(),
+                Fails(absl::StatusCode::kAborted, ErrorReason::kUidMismatch));
     EXPECT_THAT(Create(*registry_, {.name = "a", .config = {.num_features = 2}}).status(),
                 Fails(absl::StatusCode::kAlreadyExists, ErrorReason::kSessionExists));
     const auto deleted = Delete(*registry_, "a", {});

@@ -149,15 +149,21 @@ absl::StatusOr<std::unique_ptr<StateStore>> OpenStore(const ServerOptions& optio
   return std::unique_ptr<StateStore>(*std::move(store));
 }
 
-absl::Status LoadSessions(const ServerOptions& options, SessionRegistry& registry) {
+absl::Status LoadSessions(const ServerOptions& options, const StateStore* store, SessionRegistry& registry) {
   const absl::Time start = absl::Now();
   const auto report = registry.Load();
   if (!report.ok()) return report.status();
   for (const std::string& name : report->damaged) {
     spdlog::error(
-        "session \"{}\" in {} is damaged: calls for it answer DATA_LOSS; bring the directory back from a copy, "
-        "or delete the session",
-        name, options.data_dir);
+        "session \"{}\" in {} is damaged: calls for it answer DATA_LOSS and it is not listed; restore the directory "
+        "from a copy, or delete the session",
+        name, store->location());
+  }
+  if (report->num_lost_requests > 0) {
+    spdlog::error(
+        "{} remembered requests in {} are damaged: a repeat of such an old CreateSession, CloneSession or "
+        "DeleteSession is not recognised and taken for a new call; all else is served",
+        report->num_lost_requests, store->location());
   }
   if (!options.data_dir.empty()) {
     spdlog::info("{} sessions in {}, listed in {}", report->num_sessions, options.data_dir,
@@ -173,7 +179,7 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
   auto chosen = ChooseEngine(options);
   if (!chosen.ok()) return Fail(chosen.status());
   SessionRegistry registry(options.session_limits, store->get());
-  if (absl::Status status = LoadSessions(options, registry); !status.ok()) return Fail(status);
+  if (absl::Status status = LoadSessions(options, store->get(), registry); !status.ok()) return Fail(status);
   auto gate = std::make_shared<CallGate>(options.max_in_flight_bytes);
   ServerDescription description{.version = NORMSERVE_VERSION,
                                 .start_time = absl::Now(),

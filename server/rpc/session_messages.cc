@@ -8,6 +8,7 @@
 #include "server/rpc/config_message.h"
 #include "server/session/field_error.h"
 #include "server/session/page_token.h"
+#include "server/session/session_name.h"
 
 namespace normserve {
 namespace {
@@ -128,14 +129,17 @@ absl::Status WriteSnapshots(const Session& session, const v1::ListSnapshotsReque
   const auto snapshots = session.Observe().snapshots;
   auto at = snapshots->begin();
   if (!request.page_token().empty()) {
-    const auto last_name = ReadPageToken(session.name(), request.page_token());
+    const auto last_name = ReadPageToken(Listing::kSnapshots, session.name(), request.page_token());
     if (!last_name.ok()) return last_name.status();
     at = snapshots->upper_bound(*last_name);
   }
   for (; at != snapshots->end() && reply.snapshots_size() < page_size; ++at) {
+    // A name that is not legal comes of damage: nobody can ask for it.
+    if (!CheckSnapshotName("snapshot", at->first).ok()) continue;
     WriteSnapshot(session.Describe(at->first, at->second), *reply.add_snapshots());
   }
-  if (at != snapshots->end()) reply.set_next_page_token(MakePageToken(session.name(), std::prev(at)->first));
+  if (at != snapshots->end())
+    reply.set_next_page_token(MakePageToken(Listing::kSnapshots, session.name(), std::prev(at)->first));
   return absl::OkStatus();
 }
 

@@ -1,4 +1,4 @@
-// Where a listing goes on: opaque to clients, of use only with the prefix it was made for.
+// Where a listing goes on: opaque to clients, of use only with the listing it was made for.
 #pragma once
 
 #include <string>
@@ -8,10 +8,13 @@
 
 namespace normserve {
 
-// A token for the page of `prefix` that begins after `last_name`.
-std::string MakePageToken(absl::string_view prefix, absl::string_view last_name);
+// Of the sessions below a prefix, or of the snapshots of a session: `of` is its name.
+enum class Listing { kSessions, kSnapshots };
 
-// The `last_name` in `token`. INVALID_ARGUMENT: it is not a token of ours, or belongs to another prefix.
-absl::StatusOr<std::string> ReadPageToken(absl::string_view prefix, absl::string_view token);
+// A token for the page that begins after `last_name`.
+std::string MakePageToken(Listing listing, absl::string_view of, absl::string_view last_name);
+
+// The `last_name` in `token`. INVALID_ARGUMENT: it is not a token of ours, or belongs to another listing.
+absl::StatusOr<std::string> ReadPageToken(Listing listing, absl::string_view of, absl::string_view token);
 
 }  // namespace normserve

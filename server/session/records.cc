@@ -10,18 +10,24 @@
 #include <vector>
 
 #include "server/session/session_errors.h"
+#include "server/session/session_name.h"
 
 namespace normserve {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "records are written as they lie in memory");
 
-constexpr char kVersion = 1;
+constexpr char kFirstVersion = 1;
+// The newest of heads, requests and snapshots.
+constexpr char kHeadVersion = 2;
+constexpr char kRequestVersion = 2;
+constexpr char kSnapshotVersion = 2;
+constexpr const char* kOfAnotherRow = "it is the record of another row";
 constexpr size_t kChecksumBytes = sizeof(uint64_t);
 
 class RecordWriter {
  public:
-  RecordWriter() { bytes_.push_back(kVersion); }
+  explicit RecordWriter(char version = kFirstVersion) { bytes_.push_back(version); }
 
   RecordWriter& Int(int64_t value) { return Raw(&value, sizeof(value)); }
   template <typename Enum>
@@ -58,7 +64,7 @@ class RecordWriter {
 // Reads zeros and empty vectors once something was wrong; Finish says so.
 class RecordReader {
  public:
-  explicit RecordReader(absl::string_view record) {
+  explicit RecordReader(absl::string_view record, char newest_version = kFirstVersion) {
     if (record.size() < 1 + kChecksumBytes) {
       wrong_ = "it is too short";
       return;
@@ -68,12 +74,15 @@ class RecordReader {
     std::memcpy(&checksum, record.data() + body.size(), sizeof(checksum));
     if (checksum != XXH3_64bits(body.data(), body.size())) {
       wrong_ = "its checksum is wrong";
-    } else if (body[0] != kVersion) {
+    } else if (body[0] < kFirstVersion || body[0] > newest_version) {
       wrong_ = "it was written by a newer version";
     } else {
+      version_ = body[0];
       rest_ = body.substr(1);
     }
   }
+
+  char version() const { return version_; }
 
   int64_t Int() {
     int64_t value = 0;
@@ -110,16 +119,18 @@ class RecordReader {
   }
   absl::Time Time() { return absl::FromUnixNanos(Int()); }
 
-  absl::Status Finish(absl::string_view what) {
+  absl::Status Finish(const StoredPart& what) {
     if (wrong_ == nullptr && !rest_.empty()) Spoil("it is too long");
     return wrong_ == nullptr ? absl::OkStatus() : StoredDataLost(what, wrong_);
   }
 
- private:
+  // Nothing more is read; the first word of it stays.
   void Spoil(const char* wrong) {
     if (wrong_ == nullptr) wrong_ = wrong;
     rest_ = {};
   }
+
+ private:
   size_t Length(size_t element_bytes) {
     const int64_t length = Int();
     if (length >= 0 && static_cast<uint64_t>(length) <= rest_.size() / element_bytes)
@@ -133,6 +144,7 @@ class RecordReader {
     rest_.remove_prefix(size_bytes);
   }
 
+  char version_ = kFirstVersion;
   absl::string_view rest_;
   const char* wrong_ = nullptr;
 };
@@ -278,9 +290,19 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
   return snapshot;
 }
 
+SessionHead ReadHeadFields(RecordReader& from) {
+  SessionHead head{.state = ReadState(from), .create_time = from.Time()};
+  if (from.version() < 2) return head;
+  head.name = from.Text();
+  head.uid = from.Text();
+  head.num_remembered = from.Int();
+  head.shadow_version = from.Int();
+  return head;
+}
+
 // `value`, unless the reader found something wrong.
 template <typename T>
-absl::StatusOr<T> Finished(T value, RecordReader& from, absl::string_view what) {
+absl::StatusOr<T> Finished(T value, RecordReader& from, const StoredPart& what) {
   if (absl::Status status = from.Finish(what); !status.ok()) return status;
   return value;
 }
@@ -288,24 +310,31 @@ absl::StatusOr<T> Finished(T value, RecordReader& from, absl::string_view what) 
 }  // namespace
 
 std::string WriteHead(const SessionHead& head) {
-  RecordWriter to;
+  RecordWriter to(kHeadVersion);
   WriteState(head.state, to);
-  return to.Time(head.create_time).Finish();
+  to.Time(head.create_time).Text(head.name).Text(head.uid);
+  return to.Int(head.num_remembered).Int(head.shadow_version).Finish();
 }
 
-absl::StatusOr<SessionHead> ReadHead(absl::string_view what, absl::string_view record) {
-  RecordReader from(record);
-  SessionHead head;
-  head.state = ReadState(from);
-  head.create_time = from.Time();
+absl::StatusOr<SessionHead> ReadHead(const StoredPart& what, const StoredHead& row) {
+  RecordReader from(row.record, kHeadVersion);
+  SessionHead head = ReadHeadFields(from);
+  if (from.version() >= 2 && (head.name != row.name || head.uid != row.uid)) from.Spoil(kOfAnotherRow);
+  if (!CheckSessionName("name", row.name).ok() || !IsSessionUid(row.uid)) from.Spoil("its name or uid is not legal");
   return Finished(std::move(head), from, what);
+}
+
+std::string NameInHead(absl::string_view record) {
+  RecordReader from(record, kHeadVersion);
+  SessionHead head = ReadHeadFields(from);
+  return from.Finish({}).ok() ? std::move(head.name) : "";
 }
 
 std::string WriteParameters(const AffineParameters& parameters) {
   return RecordWriter().Vector(parameters.weight).Vector(parameters.bias).Finish();
 }
 
-absl::StatusOr<AffineParameters> ReadParameters(absl::string_view what, absl::string_view record) {
+absl::StatusOr<AffineParameters> ReadParameters(const StoredPart& what, absl::string_view record) {
   RecordReader from(record);
   AffineParameters parameters;
   parameters.weight = from.Vector<float>();
@@ -317,7 +346,7 @@ std::string WriteStatistics(const NormalizationStatistics& statistics) {
   return RecordWriter().Vector(statistics.mean).Vector(statistics.variance).Finish();
 }
 
-absl::StatusOr<NormalizationStatistics> ReadStatistics(absl::string_view what, absl::string_view record) {
+absl::StatusOr<NormalizationStatistics> ReadStatistics(const StoredPart& what, absl::string_view record) {
   RecordReader from(record);
   NormalizationStatistics statistics;
   statistics.mean = from.Vector<double>();
@@ -329,7 +358,7 @@ std::string WriteMoments(const Moments& moments) {
   return RecordWriter().Int(moments.count).Vector(moments.mean).Vector(moments.m2).Finish();
 }
 
-absl::StatusOr<Moments> ReadMoments(absl::string_view what, absl::string_view record) {
+absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view record) {
   RecordReader from(record);
   Moments moments;
   moments.count = from.Int();
@@ -338,19 +367,21 @@ absl::StatusOr<Moments> ReadMoments(absl::string_view what, absl::string_view re
   return Finished(std::move(moments), from, what);
 }
 
-std::string WriteSnapshot(const StateSnapshot& snapshot) {
-  RecordWriter to;
+StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot) {
+  RecordWriter to(kSnapshotVersion);
+  to.Text(uid).Text(name);
   WriteState(*snapshot.state, to);
   to.Time(snapshot.create_time).Vector(snapshot.state->parameters->weight).Vector(snapshot.state->parameters->bias);
   to.Choice(snapshot.state->running != nullptr);
   if (snapshot.state->running != nullptr) {
     to.Vector(snapshot.state->running->mean).Vector(snapshot.state->running->variance);
   }
-  return to.Finish();
+  return {.name = name, .record = to.Finish()};
 }
 
-absl::StatusOr<StateSnapshot> ReadSnapshot(absl::string_view what, absl::string_view record) {
-  RecordReader from(record);
+absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row) {
+  RecordReader from(row.record, kSnapshotVersion);
+  if (from.version() >= 2 && (from.Text() != uid || from.Text() != row.name)) from.Spoil(kOfAnotherRow);
   SessionState state = ReadState(from);
   StateSnapshot snapshot{.create_time = from.Time()};
   AffineParameters parameters;
@@ -367,16 +398,24 @@ absl::StatusOr<StateSnapshot> ReadSnapshot(absl::string_view what, absl::string_
   return Finished(std::move(snapshot), from, what);
 }
 
-std::string WriteRequest(const RememberedRequest& request) {
-  RecordWriter to;
+StoredRequest WriteRequest(const RequestRing& ring, int64_t sequence, const std::string& request_id,
+                           const RememberedRequest& request) {
+  RecordWriter to(kRequestVersion);
+  to.Text(ring.uid).Text(request_id).Int(sequence);
   to.Int(static_cast<int64_t>(request.fingerprint.low)).Int(static_cast<int64_t>(request.fingerprint.high));
   to.Int(static_cast<int64_t>(request.answer.index()));
   std::visit([&to](const auto& answer) { WriteAnswer(answer, to); }, request.answer);
-  return to.Finish();
+  return {.slot = sequence % ring.num_slots, .sequence = sequence, .request_id = request_id, .record = to.Finish()};
 }
 
-absl::StatusOr<RememberedRequest> ReadRequest(absl::string_view what, absl::string_view record) {
-  RecordReader from(record);
+absl::StatusOr<RememberedRequest> ReadRequest(const StoredPart& what, const RequestRing& ring,
+                                              const StoredRequest& row) {
+  RecordReader from(row.record, kRequestVersion);
+  if (row.sequence < 0 || row.slot != row.sequence % ring.num_slots)
+    from.Spoil("it is not in the slot of its sequence");
+  if (from.version() >= 2 && (from.Text() != ring.uid || from.Text() != row.request_id || from.Int() != row.sequence)) {
+    from.Spoil(kOfAnotherRow);
+  }
   RememberedRequest request;
   request.fingerprint.low = static_cast<uint64_t>(from.Int());
   request.fingerprint.high = static_cast<uint64_t>(from.Int());
@@ -384,17 +423,23 @@ absl::StatusOr<RememberedRequest> ReadRequest(absl::string_view what, absl::stri
   return Finished(std::move(request), from, what);
 }
 
-absl::Status ReadRequests(absl::string_view what, const std::vector<StoredRequest>& rows,
-                          absl::FunctionRef<void(const std::string& request_id, RememberedRequest request)> take) {
+void ReadRequests(const StoredPart& what, const RequestRing& ring, const std::vector<StoredRequest>& rows,
+                  absl::FunctionRef<void(const StoredRequest& row, RememberedRequest request)> take,
+                  absl::FunctionRef<void(absl::Status damage)> lost) {
+  std::vector<std::pair<const StoredRequest*, RememberedRequest>> intact;
   std::unordered_map<std::string, int64_t> newest;
-  for (const StoredRequest& row : rows) newest[row.request_id] = row.sequence;
   for (const StoredRequest& row : rows) {
-    if (row.sequence != newest[row.request_id]) continue;
-    auto request = ReadRequest(what, row.record);
-    if (!request.ok()) return request.status();
-    take(row.request_id, *std::move(request));
+    auto request = ReadRequest(what, ring, row);
+    if (!request.ok()) {
+      lost(request.status());
+      continue;
+    }
+    newest[row.request_id] = row.sequence;
+    intact.emplace_back(&row, *std::move(request));
   }
-  return absl::OkStatus();
+  for (auto& [row, request] : intact) {
+    if (row->sequence == newest[row->request_id]) take(*row, std::move(request));
+  }
 }
 
 }  // namespace normserve

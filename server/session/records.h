@@ -3,8 +3,22 @@
 // A record is a version byte, its fields in order, and the XXH3-64 of all before. Numbers are little-endian: integers
 // of 8 bytes, IEEE 754 floats and doubles; a text or a vector begins with its length. A new version is read beside the
 // old ones.
+//
+// Version 1 holds what is stored and nothing of its row. Version 2, which heads, requests and snapshots have now, adds
+// what ties it to its row and says what else must be there:
+//
+//   head      at its end: name and uid of the session; the number of requests remembered so far; the version of the
+//             shadow moments, -1 for none. (Those of the other vectors are in its state.)
+//   request   at its beginning: uid of the session, empty for the server's; request_id; sequence
+//   snapshot  at its beginning: uid of the session; name
+//
+// What damage does, to a record, to its row, or by taking the row away: of a head or a vector, all of the session is
+// lost; of a request or a kept vector, its next change and every repeat are refused; of a snapshot, that alone is lost;
+// and of a request remembered for the server, a repeat of it is not recognised. Nothing tells that a session's row is
+// missing, or one of a kept vector or of the last two: they are not there.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <variant>
 #include <vector>
@@ -14,6 +28,7 @@
 #include "absl/strings/string_view.h"
 #include "kernels/batch_norm.h"
 #include "server/session/request_memory.h"
+#include "server/session/session_errors.h"
 #include "server/session/session_state.h"
 #include "server/store/state_store.h"
 
@@ -21,37 +36,57 @@ namespace normserve {
 
 // Of a version where there are no such vectors.
 constexpr int64_t kNoVersion = -1;
+// What a record of an older version does not say.
+constexpr int64_t kNotRecorded = -2;
 
-// A session but its vectors and names.
+// A session but its vectors.
 struct SessionHead {
   SessionState state;  // without parameters and running
   absl::Time create_time;
+  // Since version 2.
+  std::string name;
+  std::string uid;
+  int64_t num_remembered = kNotRecorded;  // requests so far: the ring holds the last of them
+  int64_t shadow_version = kNotRecorded;  // kNoVersion: there are no shadow moments
 };
 
 std::string WriteHead(const SessionHead& head);
 std::string WriteParameters(const AffineParameters& parameters);
 std::string WriteStatistics(const NormalizationStatistics& statistics);
 std::string WriteMoments(const Moments& moments);
-std::string WriteSnapshot(const StateSnapshot& snapshot);
+// Of the session of uid `uid`.
+StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot);
 
 // A remembered request. Of a ForwardAnswer's vectors the versions are kept; kNoVersion where it has none.
 struct RememberedRequest {
   Fingerprint fingerprint;
   Answer answer;
 };
-std::string WriteRequest(const RememberedRequest& request);
 
-// DATA_LOSS (STORED_DATA_LOST), naming `what`: the record is damaged, or of a version that is not known.
-absl::StatusOr<SessionHead> ReadHead(absl::string_view what, absl::string_view record);
-absl::StatusOr<AffineParameters> ReadParameters(absl::string_view what, absl::string_view record);
-absl::StatusOr<NormalizationStatistics> ReadStatistics(absl::string_view what, absl::string_view record);
-absl::StatusOr<Moments> ReadMoments(absl::string_view what, absl::string_view record);
-absl::StatusOr<StateSnapshot> ReadSnapshot(absl::string_view what, absl::string_view record);
-absl::StatusOr<RememberedRequest> ReadRequest(absl::string_view what, absl::string_view record);
+// Where requests are remembered: request n in slot n % num_slots.
+struct RequestRing {
+  std::string uid;  // of the session; empty: the server's
+  int64_t num_slots = 0;
+};
+StoredRequest WriteRequest(const RequestRing& ring, int64_t sequence, const std::string& request_id,
+                           const RememberedRequest& request);
+
+// DATA_LOSS (STORED_DATA_LOST), naming `what`: the record is damaged, of a version that is not known, or not that of
+// its row.
+absl::StatusOr<SessionHead> ReadHead(const StoredPart& what, const StoredHead& row);
+// The name in a head's record, whatever its row says; empty: there is none that can be read.
+std::string NameInHead(absl::string_view record);
+absl::StatusOr<AffineParameters> ReadParameters(const StoredPart& what, absl::string_view record);
+absl::StatusOr<NormalizationStatistics> ReadStatistics(const StoredPart& what, absl::string_view record);
+absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view record);
+absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row);
+absl::StatusOr<RememberedRequest> ReadRequest(const StoredPart& what, const RequestRing& ring,
+                                              const StoredRequest& row);
 
 // Hands the rows of a ring to `take`, oldest first; of rows with the same id the newest alone: a write that was refused
-// leaves in its slot what was there before.
-absl::Status ReadRequests(absl::string_view what, const std::vector<StoredRequest>& rows,
-                          absl::FunctionRef<void(const std::string& request_id, RememberedRequest request)> take);
+// leaves in its slot what was there before. What is wrong with a damaged row goes to `lost`.
+void ReadRequests(const StoredPart& what, const RequestRing& ring, const std::vector<StoredRequest>& rows,
+                  absl::FunctionRef<void(const StoredRequest& row, RememberedRequest request)> take,
+                  absl::FunctionRef<void(absl::Status damage)> lost);
 
 }  // namespace normserve

@@ -96,10 +96,11 @@ class Session {
   // (SNAPSHOT_EXISTS); RESOURCE_EXHAUSTED (LIMIT_REACHED): snapshots, or bytes of state.
   void TakeSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered);
 
-  // Goes back to a snapshot: one generation on, in a new lineage. Errors as SetMode; NOT_FOUND (SNAPSHOT_NOT_FOUND).
+  // Goes back to a snapshot: one generation on, in a new lineage. Errors as SetMode; NOT_FOUND (SNAPSHOT_NOT_FOUND);
+  // DATA_LOSS (STORED_DATA_LOST): the snapshot is lost, the session is as it was.
   void RestoreSnapshot(const ChangeGuard& guard, std::string name, Answered<SessionDescription> answered);
 
-  // Forgets a snapshot. Errors as RestoreSnapshot.
+  // Forgets a snapshot, one that is lost too. Errors as RestoreSnapshot but DATA_LOSS.
   void DeleteSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered);
 
   // Marks the session deleted: nothing is folded any more. Errors as SetMode. To remember the request is the registry's

@@ -88,6 +88,7 @@ MakeChange SnapshotRestoring(std::string name) {
                                               SessionState& state, Observations&) -> absl::Status {
     const auto found = newest.snapshots->find(name);
     if (found == newest.snapshots->end()) return SnapshotNotFound(journal.identity().name, name);
+    if (!found->second.lost.ok()) return found->second.lost;
     const SessionState& kept = *found->second.state;
     state.mode = kept.mode;
     state.num_batches_tracked = kept.num_batches_tracked;

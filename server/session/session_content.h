@@ -1,6 +1,7 @@
 // All of a session that changes, as of one moment; immutable but for its owner.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,6 +16,7 @@ struct Observations {
   std::shared_ptr<const Moments> last_batch;  // of the newest batch that updated the running statistics; never stored
   int64_t last_batch_samples = 0;             // N of that batch
   std::shared_ptr<const Moments> shadow;      // of all that updated the shadow moments since SHADOW began, merged
+  int64_t shadow_version = 0;                 // in a store, as SessionState's
 };
 
 using Snapshots = std::map<std::string, StateSnapshot, std::less<>>;

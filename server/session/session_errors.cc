@@ -1,5 +1,6 @@
 #include "server/session/session_errors.h"
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/error_reason.h"
 
@@ -90,11 +91,18 @@ absl::Status StateBytesReached(int64_t max_bytes, int64_t used_bytes, int64_t ne
                    {{"limit", "max_state_bytes"}});
 }
 
-absl::Status StoredDataLost(absl::string_view what, absl::string_view detail) {
+StoredPart StoredPart::OfSnapshot(absl::string_view name) const {
+  StoredPart snapshot = Of(absl::StrCat("snapshot \"", absl::CHexEscape(name), "\""));
+  snapshot.way_out = "delete the snapshot";
+  return snapshot;
+}
+
+absl::Status StoredDataLost(const StoredPart& part, absl::string_view detail) {
+  const std::string session = absl::CHexEscape(part.session);
   return MakeError(absl::StatusCode::kDataLoss, ErrorReason::kStoredDataLost,
-                   absl::StrCat("what the data directory holds of ", what, " is damaged (", detail,
-                                "): bring the directory back from a copy, or delete the session"),
-                   {{"stored", std::string(what)}});
+                   absl::StrCat("session \"", session, "\" in ", part.location, " is damaged: ", part.part, ": ",
+                                detail, ": restore the directory from a copy, or ", part.way_out),
+                   {{"session", session}, {"part", part.part}});
 }
 
 }  // namespace normserve

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -44,7 +45,19 @@ absl::Status SnapshotExists(absl::string_view session, absl::string_view snapsho
 // asked.
 absl::Status StateBytesReached(int64_t max_bytes, int64_t used_bytes, int64_t needed_bytes);
 
-// DATA_LOSS (STORED_DATA_LOST): what is stored of `what` is damaged, as `detail` says.
-absl::Status StoredDataLost(absl::string_view what, absl::string_view detail);
+// A part of what a store holds of a session, as errors name it.
+struct StoredPart {
+  std::string location;  // of the store
+  std::string session;   // its name; one that is not legal is shown escaped
+  std::string part = "configuration";
+  std::string way_out = "delete the session";  // without a copy
+
+  StoredPart Of(absl::string_view other_part) const { return {location, session, std::string(other_part), way_out}; }
+  // Of a snapshot: the rest of the session is there without it.
+  StoredPart OfSnapshot(absl::string_view name) const;
+};
+
+// DATA_LOSS (STORED_DATA_LOST): `part` is damaged, as `detail` says.
+absl::Status StoredDataLost(const StoredPart& part, absl::string_view detail);
 
 }  // namespace normserve

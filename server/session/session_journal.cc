@@ -7,6 +7,7 @@
 #include "kernels/check.h"
 #include "server/session/records.h"
 #include "server/session/session_errors.h"
+#include "server/session/stored_vectors.h"
 
 namespace normserve {
 namespace {
@@ -23,62 +24,33 @@ VectorLimits LimitsOf(int64_t num_features, std::shared_ptr<VectorBudget> budget
       .max_bytes = (int64_t{4} << 20) + 8 * state_bytes, .scarce_bytes = 2 * state_bytes, .budget = std::move(budget)};
 }
 
-bool HasLength(const AffineParameters& parameters, size_t length) {
-  return parameters.weight.size() == length && parameters.bias.size() == length;
-}
-
-bool HasLength(const NormalizationStatistics& statistics, size_t length) {
-  return statistics.mean.size() == length && statistics.variance.size() == length;
-}
-
-// The vectors of a stored session, by version.
-struct StoredVectors {
-  std::map<int64_t, std::shared_ptr<const AffineParameters>> parameters;
-  std::map<int64_t, std::shared_ptr<const NormalizationStatistics>> running;
-  std::shared_ptr<const Moments> shadow;
-};
-
-absl::Status ReadVector(absl::string_view what, const StoredVector& vector, size_t length, StoredVectors& vectors) {
-  const absl::Status wrong_length = StoredDataLost(what, "a vector is not of the session's length");
-  switch (vector.kind) {
-    case VectorKind::kParameters: {
-      auto parameters = ReadParameters(what, vector.data);
-      if (!parameters.ok()) return parameters.status();
-      if (!HasLength(*parameters, length)) return wrong_length;
-      vectors.parameters[vector.version] = std::make_shared<const AffineParameters>(*std::move(parameters));
-      return absl::OkStatus();
+// A damaged one is lost by itself: the session is whole without it.
+Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, const SessionConfig& config) {
+  Snapshots snapshots;
+  for (const StoredSnapshot& row : stored.snapshots) {
+    const StoredPart part = session.OfSnapshot(row.name);
+    auto snapshot = ReadSnapshot(part, stored.head.uid, row);
+    if (snapshot.ok() && snapshot->state->config != config) snapshot = StoredDataLost(part, "it is another session's");
+    if (!snapshot.ok()) {
+      snapshot = StateSnapshot{.state = std::make_shared<const SessionState>(SessionState{.config = config}),
+                               .lost = snapshot.status()};
     }
-    case VectorKind::kRunning: {
-      auto statistics = ReadStatistics(what, vector.data);
-      if (!statistics.ok()) return statistics.status();
-      if (!HasLength(*statistics, length)) return wrong_length;
-      vectors.running[vector.version] = std::make_shared<const NormalizationStatistics>(*std::move(statistics));
-      return absl::OkStatus();
-    }
-    case VectorKind::kShadow: {
-      auto moments = ReadMoments(what, vector.data);
-      if (!moments.ok()) return moments.status();
-      if (moments->mean.size() != length || moments->m2.size() != length) return wrong_length;
-      vectors.shadow = std::make_shared<const Moments>(*std::move(moments));
-      return absl::OkStatus();
-    }
+    snapshots.emplace(row.name, *std::move(snapshot));
   }
-  return StoredDataLost(what, "a vector's kind is not known");
+  return snapshots;
 }
 
-template <typename T>
-std::shared_ptr<const T> OfVersion(const std::map<int64_t, std::shared_ptr<const T>>& vectors, int64_t version) {
-  const auto found = vectors.find(version);
-  return found == vectors.end() ? nullptr : found->second;
+// Whether the ring holds the last of `num_remembered` requests and nothing else. `rows` by sequence.
+bool IsWhole(const std::vector<StoredRequest>& rows, int64_t num_remembered) {
+  const int64_t first = std::max<int64_t>(0, num_remembered - kRememberedRequests);
+  if (static_cast<int64_t>(rows.size()) != num_remembered - first) return false;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].sequence != first + static_cast<int64_t>(i)) return false;
+  }
+  return true;
 }
 
-// Finds what the answer was computed with; without all of it, it counts as dropped.
-void FillIn(const StoredVectors& vectors, ForwardAnswer& answer) {
-  answer.parameters = OfVersion(vectors.parameters, answer.parameters_version);
-  if (answer.running_version == kNoVersion) return;
-  answer.running = OfVersion(vectors.running, answer.running_version);
-  if (answer.running == nullptr) answer.parameters.reset();
-}
+RequestRing RingOf(const SessionIdentity& identity) { return {.uid = identity.uid, .num_slots = kRememberedRequests}; }
 
 const ForwardAnswer* ForwardOf(const Answer& answer) { return std::get_if<ForwardAnswer>(&answer); }
 
@@ -100,37 +72,31 @@ std::shared_ptr<SessionJournal> SessionJournal::New(SessionIdentity identity, Se
       new SessionJournal(std::move(identity), std::move(first), std::move(surroundings), /*epoch=*/1, /*sequence=*/0));
 }
 
-absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(const StoredSession& stored,
+absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(absl::string_view name,
+                                                                        const StoredSession& stored,
                                                                         SessionSurroundings surroundings) {
-  const std::string what = absl::StrCat("session \"", stored.head.name, "\"");
-  auto head = ReadHead(what, stored.head.record);
+  const StoredPart session{.location = surroundings.store->location(), .session = std::string(name)};
+  auto head = ReadHead(session, stored.head);
   if (!head.ok()) return head.status();
   const auto length = static_cast<size_t>(head->state.config.num_features);
   StoredVectors vectors;
   for (const StoredVector& vector : stored.current) {
-    if (absl::Status status = ReadVector(what, vector, length, vectors); !status.ok()) return status;
+    if (absl::Status status = ReadVector(session, vector, length, vectors); !status.ok()) return status;
   }
-  SessionState& state = head->state;
-  state.parameters = OfVersion(vectors.parameters, state.parameters_version);
-  if (state.config.track_running_stats) state.running = OfVersion(vectors.running, state.running_version);
-  if (state.parameters == nullptr || (state.config.track_running_stats && state.running == nullptr)) {
-    return StoredDataLost(what, "a vector is missing");
-  }
-  auto snapshots = std::make_shared<Snapshots>();
-  for (const StoredSnapshot& row : stored.snapshots) {
-    auto snapshot = ReadSnapshot(what, row.record);
-    if (!snapshot.ok()) return snapshot.status();
-    snapshots->emplace(row.name, *std::move(snapshot));
-  }
+  Observations observations;
+  absl::Status status = FillIn(session, vectors, head->shadow_version, head->state, observations);
+  if (!status.ok()) return status;
+  auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state.config));
   const std::shared_ptr<SessionJournal> journal(
       new SessionJournal({.name = stored.head.name, .uid = stored.head.uid, .create_time = head->create_time},
-                         {.state = std::make_shared<const SessionState>(std::move(state)),
-                          .observations = {.shadow = vectors.shadow},
+                         {.state = std::make_shared<const SessionState>(std::move(head->state)),
+                          .observations = std::move(observations),
                           .snapshots = std::move(snapshots)},
                          std::move(surroundings), stored.head.epoch, stored.head.sequence));
 
   absl::MutexLock lock(&journal->mutex_);
   journal->is_recollected_ = false;
+  journal->num_remembered_ = head->num_remembered;
   return journal;
 }
 
@@ -138,28 +104,37 @@ absl::Status SessionJournal::Recollect() {
   if (is_recollected_) return absl::OkStatus();
   const auto stored = surroundings_.store->LoadMemory(identity_.uid);
   if (!stored.ok()) return stored.status();
-  const std::string what = absl::StrCat("session \"", identity_.name, "\"");
+  const StoredPart session{.location = surroundings_.store->location(), .session = identity_.name};
+  const StoredPart part = session.Of("remembered request");
+  if (num_remembered_ != kNotRecorded && !IsWhole(stored->requests, num_remembered_)) {
+    return StoredDataLost(part, absl::StrCat("of the last ", kRememberedRequests, " of ", num_remembered_,
+                                             ", some are missing or others are there"));
+  }
   const SessionState& state = *Visible().state;
   StoredVectors vectors;
   for (const StoredVector& vector : stored->kept) {
     const auto length = static_cast<size_t>(state.config.num_features);
-    if (absl::Status status = ReadVector(what, vector, length, vectors); !status.ok()) return status;
+    absl::Status status = ReadVector(session, vector, length, vectors);
+    if (!status.ok()) return status;
   }
   vectors.parameters[state.parameters_version] = state.parameters;
   if (state.running != nullptr) vectors.running[state.running_version] = state.running;
   std::vector<std::pair<std::string, RememberedRequest>> requests;
-  absl::Status status =
-      ReadRequests(what, stored->requests, [&](const std::string& request_id, RememberedRequest request) {
-        requests.emplace_back(request_id, std::move(request));
-      });
-  if (!status.ok()) return status;
+  absl::Status lost;
+  ReadRequests(
+      part, RingOf(identity_), stored->requests,
+      [&](const StoredRequest& row, RememberedRequest request) {
+        requests.emplace_back(row.request_id, std::move(request));
+      },
+      [&](absl::Status damage) { lost.Update(damage); });
+  if (!lost.ok()) return lost;
 
   is_recollected_ = true;
   for (auto& [request_id, request] : requests) {
     if (auto* forward = std::get_if<ForwardAnswer>(&request.answer)) FillIn(vectors, *forward);
     memory_.Remember(request_id, request.fingerprint, std::move(request.answer));
   }
-  if (!stored->requests.empty()) num_remembered_ = stored->requests.back().sequence + 1;
+  num_remembered_ = stored->requests.empty() ? 0 : stored->requests.back().sequence + 1;
   memory_.TakeReleased();  // the rule below finds them too
   for (const StoredVector& vector : stored->kept) {
     kept_.emplace(vector.kind, vector.version);
@@ -178,7 +153,7 @@ SessionWrite SessionJournal::FirstWrite() const {
                      .name = identity_.name,
                      .epoch = epoch_,
                      .sequence = 0,
-                     .head = WriteHead({.state = *content.state, .create_time = identity_.create_time})};
+                     .head = HeadOf(content, /*num_remembered=*/0)};
   write.current.push_back(
       {VectorKind::kParameters, content.state->parameters_version, WriteParameters(*content.state->parameters)});
   if (content.state->running != nullptr) {
@@ -186,6 +161,16 @@ SessionWrite SessionJournal::FirstWrite() const {
         {VectorKind::kRunning, content.state->running_version, WriteStatistics(*content.state->running)});
   }
   return write;
+}
+
+std::string SessionJournal::HeadOf(const SessionContent& content, int64_t num_remembered) const {
+  const Observations& observations = content.observations;
+  return WriteHead({.state = *content.state,
+                    .create_time = identity_.create_time,
+                    .name = identity_.name,
+                    .uid = identity_.uid,
+                    .num_remembered = num_remembered,
+                    .shadow_version = observations.shadow == nullptr ? kNoVersion : observations.shadow_version});
 }
 
 SessionContent SessionJournal::Visible() const {
@@ -309,7 +294,10 @@ StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& f
     if (change.state->running != before.state->running) change.state->running_version = sequence;
     pending.content.state = std::move(change.state);
   }
-  if (change.observations.has_value()) pending.content.observations = *std::move(change.observations);
+  if (change.observations.has_value()) {
+    if (change.observations->shadow != before.observations.shadow) change.observations->shadow_version = sequence;
+    pending.content.observations = *std::move(change.observations);
+  }
   if (change.snapshots != nullptr) pending.content.snapshots = std::move(change.snapshots);
   pending.content.is_deleted = change.deletes;
   StoreWrite write{.server_request = std::move(change.server_request),
@@ -329,7 +317,7 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
     write.kind = SessionWrite::Kind::kDelete;
     return write;
   }
-  write.head = WriteHead({.state = *after.state, .create_time = identity_.create_time});
+  write.head = HeadOf(after, num_remembered_ + (pending.request_id.empty() ? 0 : 1));
   if (after.state->parameters != before.state->parameters) {
     write.current.push_back({VectorKind::kParameters, sequence, WriteParameters(*after.state->parameters)});
   }
@@ -341,17 +329,15 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
   }
   if (after.snapshots != before.snapshots) {
     for (const auto& [name, snapshot] : *after.snapshots) {
-      if (!before.snapshots->contains(name)) write.snapshot = StoredSnapshot{name, WriteSnapshot(snapshot)};
+      if (!before.snapshots->contains(name)) write.snapshot = WriteSnapshot(identity_.uid, name, snapshot);
     }
     for (const auto& [name, snapshot] : *before.snapshots) {
       if (!after.snapshots->contains(name)) write.deleted_snapshot = name;
     }
   }
   if (!pending.request_id.empty()) {
-    write.request = StoredRequest{.slot = num_remembered_ % kRememberedRequests,
-                                  .sequence = num_remembered_,
-                                  .request_id = pending.request_id,
-                                  .record = WriteRequest({pending.fingerprint, pending.answer})};
+    write.request =
+        WriteRequest(RingOf(identity_), num_remembered_, pending.request_id, {pending.fingerprint, pending.answer});
   }
   DropVectors(write);
   KeepVectors(before, pending, write);

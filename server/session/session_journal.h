@@ -65,9 +65,9 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   static std::shared_ptr<SessionJournal> New(SessionIdentity identity, SessionContent first,
                                              SessionSurroundings surroundings);
 
-  // Of a stored one; what it remembers of requests is read when it is first needed. DATA_LOSS (STORED_DATA_LOST): a
-  // record is damaged.
-  static absl::StatusOr<std::shared_ptr<SessionJournal>> Restore(const StoredSession& stored,
+  // Of a stored one that is looked for as `name`; what it remembers of requests is read when it is first needed.
+  // DATA_LOSS (STORED_DATA_LOST): a record is damaged.
+  static absl::StatusOr<std::shared_ptr<SessionJournal>> Restore(absl::string_view name, const StoredSession& stored,
                                                                  SessionSurroundings surroundings);
 
   const SessionIdentity& identity() const { return identity_; }
@@ -133,6 +133,8 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   // Makes a change the newest; what a store is to be told, and under which sequence number of the chain.
   StoreWrite Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change, Made made)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The record of `content`, with so many requests remembered.
+  std::string HeadOf(const SessionContent& content, int64_t num_remembered) const;
   SessionWrite WriteOf(const SessionContent& before, Pending& pending, int64_t sequence)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void KeepVectors(const SessionContent& before, Pending& pending, SessionWrite& write)
@@ -163,6 +165,7 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   std::deque<Pending> pending_ ABSL_GUARDED_BY(mutex_);
   int64_t chain_ ABSL_GUARDED_BY(mutex_) = 0;     // counts what was dropped: later word of it is ignored
   int64_t sequence_ ABSL_GUARDED_BY(mutex_) = 0;  // of the newest change made
+  // Requests so far, pending ones too; kNotRecorded before Recollect where the head does not say.
   int64_t num_remembered_ ABSL_GUARDED_BY(mutex_) = 0;
   std::set<std::pair<VectorKind, int64_t>> kept_ ABSL_GUARDED_BY(mutex_);  // in the store, beside the current ones
   std::vector<std::pair<VectorKind, int64_t>> released_ ABSL_GUARDED_BY(mutex_);  // to be dropped with the next write

@@ -1,5 +1,6 @@
 #include "server/session/session_name.h"
 
+#include <algorithm>
 #include <random>
 #include <vector>
 
@@ -58,5 +59,9 @@ absl::Status CheckSnapshotName(absl::string_view field, absl::string_view name) 
 std::string MakeSessionName() { return absl::StrCat("session-", RandomHex(2)); }
 
 std::string MakeSessionUid() { return RandomHex(4); }
+
+bool IsSessionUid(absl::string_view text) {
+  return text.size() == 32 && std::all_of(text.begin(), text.end(), absl::ascii_isxdigit);
+}
 
 }  // namespace normserve

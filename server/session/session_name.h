@@ -21,4 +21,7 @@ std::string MakeSessionName();
 // A new uid: 32 random hexadecimal digits.
 std::string MakeSessionUid();
 
+// Whether `text` may be one.
+bool IsSessionUid(absl::string_view text);
+
 }  // namespace normserve

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -18,88 +19,15 @@ namespace {
 
 constexpr int64_t kDefaultPageSize = 100;
 constexpr int64_t kMaxPageSize = 1000;
-// Leaves as many counts to batches yet to come, more than any server will ever fold: a commit never overflows.
-constexpr int64_t kMaxFirstBatchesTracked = int64_t{1} << 62;
-
-absl::Status CheckDraft(const SessionDraft& draft, int64_t max_num_features) {
-  const int64_t num_features = draft.config.num_features;
-  absl::Status status = CheckGuardFields({.request_id = draft.request_id});
-  if (status.ok() && !draft.name.empty()) status = CheckSessionName("name", draft.name);
-  if (status.ok()) status = CheckConfig(draft.config, max_num_features);
-  if (status.ok() && !draft.config.affine && !(draft.parameters.weight.empty() && draft.parameters.bias.empty())) {
-    status = FieldError("parameters", "parameters are set, but config.affine is false: leave one of them out");
-  }
-  if (status.ok() && !draft.config.track_running_stats && draft.statistics.has_value()) {
-    status =
-        FieldError("statistics", "statistics are set, but config.track_running_stats is false: leave one of them out");
-  }
-  if (status.ok() && !draft.parameters.weight.empty()) {
-    status = CheckVector<float>("parameters.weight", draft.parameters.weight, num_features);
-  }
-  if (status.ok() && !draft.parameters.bias.empty()) {
-    status = CheckVector<float>("parameters.bias", draft.parameters.bias, num_features);
-  }
-  if (status.ok() && draft.statistics.has_value()) {
-    status = CheckVector<double>("statistics.running_mean", draft.statistics->mean, num_features);
-    if (status.ok()) status = CheckNonNegative("statistics.running_var", draft.statistics->variance, num_features);
-  }
-  if (status.ok() && (draft.num_batches_tracked < 0 || draft.num_batches_tracked > kMaxFirstBatchesTracked)) {
-    status = FieldError("statistics.num_batches_tracked",
-                        absl::StrCat("statistics.num_batches_tracked is ", draft.num_batches_tracked, ": send 0 up to ",
-                                     kMaxFirstBatchesTracked));
-  }
-  return status;
-}
-
-Fingerprint FingerprintOf(const SessionDraft& draft) {
-  FingerprintBuilder fingerprint("CreateSession");
-  fingerprint.Add(absl::string_view(draft.name))
-      .Add(draft.config.num_features)
-      .Add(draft.config.epsilon)
-      .Add(static_cast<int64_t>(draft.config.averaging))
-      .Add(draft.config.momentum)
-      .Add(static_cast<int64_t>(draft.config.affine))
-      .Add(static_cast<int64_t>(draft.config.track_running_stats))
-      .Add(static_cast<int64_t>(draft.config.running_variance))
-      .Add(static_cast<int64_t>(draft.config.non_finite_policy))
-      .Add(static_cast<int64_t>(draft.config.convention))
-      .Add(draft.durability.has_value() ? static_cast<int64_t>(*draft.durability) : -1)
-      .Add(static_cast<int64_t>(draft.config.labels.size()))
-      .Add(static_cast<int64_t>(draft.mode))
-      .Add(absl::Span<const float>(draft.parameters.weight))
-      .Add(absl::Span<const float>(draft.parameters.bias))
-      .Add(draft.num_batches_tracked);
-  for (const auto& [key, value] : draft.config.labels) {
-    fingerprint.Add(absl::string_view(key)).Add(absl::string_view(value));
-  }
-  if (draft.statistics.has_value()) {
-    fingerprint.Add(absl::Span<const double>(draft.statistics->mean))
-        .Add(absl::Span<const double>(draft.statistics->variance));
-  }
-  return fingerprint.Finish();
-}
-
-SessionState FirstState(SessionDraft draft) {
-  const size_t num_features = static_cast<size_t>(draft.config.num_features);
-  SessionState state{.config = draft.config, .mode = draft.mode, .num_batches_tracked = draft.num_batches_tracked};
-  if (draft.parameters.weight.empty()) draft.parameters.weight.assign(num_features, 1.0f);
-  if (draft.parameters.bias.empty()) draft.parameters.bias.assign(num_features, 0.0f);
-  state.parameters = std::make_shared<const AffineParameters>(std::move(draft.parameters));
-  if (!draft.config.track_running_stats) return state;
-  if (!draft.statistics.has_value()) {
-    draft.statistics.emplace();
-    draft.statistics->mean.assign(num_features, 0.0);
-    draft.statistics->variance.assign(num_features, 1.0);
-  }
-  state.running = std::make_shared<const NormalizationStatistics>(*std::move(draft.statistics));
-  return state;
-}
-
+// More than the 1,024 promised, as all clients share them.
+constexpr int64_t kRememberedRequests = 16'384;
 // What a session and its snapshots are charged with.
 int64_t ChargedBytes(const SessionDescription& session) {
   if (session.config.num_features < 1) return 0;  // its record is damaged
   return StateSizeBytes(session.config.num_features) * (1 + session.num_snapshots);
 }
+
+RequestRing ServerRing() { return {.num_slots = kRememberedRequests}; }
 
 bool HasLabels(const SessionConfig& config, const Labels& labels) {
   for (const auto& [key, value] : labels) {
@@ -109,17 +37,12 @@ bool HasLabels(const SessionConfig& config, const Labels& labels) {
   return true;
 }
 
-StoredRequest ToStore(int64_t sequence, const std::string& request_id, int64_t num_slots,
-                      const RememberedRequest& request) {
-  return StoredRequest{
-      .slot = sequence % num_slots, .sequence = sequence, .request_id = request_id, .record = WriteRequest(request)};
-}
-
 }  // namespace
 
 SessionRegistry::SessionRegistry(SessionLimits limits, StateStore* store)
     : limits_(limits),
-      surroundings_{.state_budget = std::make_shared<StateBudget>(limits.max_state_bytes), .store = store} {}
+      surroundings_{.state_budget = std::make_shared<StateBudget>(limits.max_state_bytes), .store = store},
+      memory_(kRememberedRequests, VectorLimits{}) {}
 
 absl::StatusOr<LoadReport> SessionRegistry::Load() {
   LoadReport report;
@@ -130,30 +53,49 @@ absl::StatusOr<LoadReport> SessionRegistry::Load() {
   if (!requests.ok()) return requests.status();
 
   absl::MutexLock lock(&mutex_);
-  for (StoredHead& stored : *heads) {
-    Entry entry{.description = {.name = stored.name, .uid = stored.uid, .num_snapshots = stored.num_snapshots}};
-    const auto head = ReadHead(stored.name, stored.record);
-    if (head.ok()) {
-      entry.description.config = head->state.config;
-      entry.description.mode = head->state.mode;
-      entry.description.generation = head->state.generation;
-      entry.description.num_batches_tracked = head->state.num_batches_tracked;
-      entry.description.create_time = head->create_time;
-      entry.description.update_time = head->state.update_time;
-      surroundings_.state_budget->Take(ChargedBytes(entry.description));
-    } else {
-      report.damaged.push_back(stored.name);
-    }
-    const std::string name = stored.name;
-    entry.stored = std::make_shared<const StoredHead>(std::move(stored));
-    sessions_.emplace(name, std::move(entry));
+  std::vector<const StoredHead*> damaged;
+  for (const StoredHead& stored : *heads) {
+    if (!Take(stored)) damaged.push_back(&stored);
   }
-  const auto remember = [this](const std::string& request_id, RememberedRequest request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(
-                            mutex_) { memory_.Remember(request_id, request.fingerprint, std::move(request.answer)); };
-  if (absl::Status status = ReadRequests("the server's requests", *requests, remember); !status.ok()) return status;
-  if (!requests->empty()) num_requests_ = requests->back().sequence + 1;
+  // After all others, whose names they may have come by.
+  for (const StoredHead* stored : damaged) TakeDamaged(*stored, report);
+  ReadRequests(
+      {.location = surroundings_.store->location()}, ServerRing(), *requests,
+      [this](const StoredRequest& row, RememberedRequest request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        memory_.Remember(row.request_id, request.fingerprint, std::move(request.answer));
+        num_requests_ = row.sequence + 1;
+      },
+      [&report](const absl::Status&) { ++report.num_lost_requests; });
   report.num_sessions = static_cast<int64_t>(sessions_.size());
   return report;
+}
+
+bool SessionRegistry::Take(const StoredHead& stored) {
+  const auto head = ReadHead({.location = surroundings_.store->location(), .session = stored.name}, stored);
+  if (!head.ok()) return false;
+  Entry entry{.stored = std::make_shared<const StoredHead>(stored),
+              .description = {.name = stored.name,
+                              .uid = stored.uid,
+                              .config = head->state.config,
+                              .mode = head->state.mode,
+                              .generation = head->state.generation,
+                              .num_batches_tracked = head->state.num_batches_tracked,
+                              .create_time = head->create_time,
+                              .update_time = head->state.update_time,
+                              .num_snapshots = stored.num_snapshots}};
+  surroundings_.state_budget->Take(ChargedBytes(entry.description));
+  sessions_.emplace(stored.name, std::move(entry));
+  return true;
+}
+
+void SessionRegistry::TakeDamaged(const StoredHead& stored, LoadReport& report) {
+  // By the name that clients know, where the row has another.
+  std::string name = NameInHead(stored.record);
+  if (name.empty() || sessions_.contains(name)) name = stored.name;
+  report.damaged.push_back(absl::CHexEscape(name));
+  Entry entry{.stored = std::make_shared<const StoredHead>(stored), .is_damaged = true};
+  if (IsSessionUid(stored.uid)) entry.description.uid = stored.uid;
+  sessions_.emplace(std::move(name), std::move(entry));
 }
 
 SessionRegistry::Known SessionRegistry::Lookup(const std::string& request_id, const Fingerprint& fingerprint) const {
@@ -232,7 +174,7 @@ void SessionRegistry::Open(Opening opening, Answered<SessionDescription> answere
         pending_requests_[opening.request_id] = pending;
         const Answer answer = session->Describe(session->Observe());
         write.server_request =
-            ToStore(num_requests_++, opening.request_id, kRememberedRequests, {opening.fingerprint, answer});
+            WriteRequest(ServerRing(), num_requests_++, opening.request_id, {opening.fingerprint, answer});
       }
       sessions_[opening.name] = Entry{.session = session, .pending = std::move(pending)};
     }
@@ -273,6 +215,10 @@ void SessionRegistry::FinishOpening(const Opening& opening, const std::shared_pt
 
 absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::Find(absl::string_view name) {
   if (absl::Status status = CheckSessionName("name", name); !status.ok()) return status;
+  return FindNamed(name);
+}
+
+absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::FindNamed(absl::string_view name) {
   {
     absl::ReaderMutexLock lock(&mutex_);
     const auto found = sessions_.find(name);
@@ -299,7 +245,7 @@ absl::StatusOr<std::vector<std::shared_ptr<Session>>> SessionRegistry::FindAll(a
     }
   }
   for (const std::string& found : names) {
-    auto session = Find(found);
+    auto session = FindNamed(found);
     if (absl::IsNotFound(session.status())) continue;  // deleted since
     if (!session.ok()) return session.status();
     sessions.push_back(*std::move(session));
@@ -328,7 +274,7 @@ absl::StatusOr<std::shared_ptr<Session>> SessionRegistry::LoadSession(absl::stri
   }
   auto stored = surroundings_.store->Load(uid);
   if (!stored.ok()) return stored.status();
-  auto journal = SessionJournal::Restore(*stored, surroundings_);
+  auto journal = SessionJournal::Restore(name, *stored, surroundings_);
   if (!journal.ok()) return journal.status();
   auto session = std::make_shared<Session>(*std::move(journal));
   absl::MutexLock lock(&mutex_);
@@ -353,19 +299,19 @@ absl::StatusOr<SessionPage> SessionRegistry::List(absl::string_view prefix, int6
   if (page_size == 0) page_size = kDefaultPageSize;
   std::string last_name;
   if (!page_token.empty()) {
-    auto read = ReadPageToken(parent, page_token);
+    auto read = ReadPageToken(Listing::kSessions, parent, page_token);
     if (!read.ok()) return read.status();
     last_name = *std::move(read);
   }
 
   SessionPage page;
   const auto take = [&](const Entry& entry) {
-    if (entry.pending != nullptr) return true;
+    if (entry.pending != nullptr || entry.is_damaged) return true;
     SessionDescription description =
         entry.session == nullptr ? entry.description : entry.session->Describe(entry.session->Observe());
     if (!HasLabels(description.config, labels)) return true;
     if (static_cast<int64_t>(page.sessions.size()) == page_size) {
-      page.next_page_token = MakePageToken(parent, page.sessions.back().name);
+      page.next_page_token = MakePageToken(Listing::kSessions, parent, page.sessions.back().name);
       return false;
     }
     page.sessions.push_back(std::move(description));
@@ -454,7 +400,7 @@ void SessionRegistry::DeleteFound(const std::string& name, const ChangeGuard& gu
   Session::Remember remember;
   if (!guard.request_id.empty()) {
     remember = [request_sequence, id = guard.request_id, fingerprint](const Deletion& deletion) {
-      return ToStore(request_sequence, id, kRememberedRequests, {fingerprint, deletion});
+      return WriteRequest(ServerRing(), request_sequence, id, {fingerprint, deletion});
     };
   }
   const auto session = Find(name);
@@ -465,25 +411,24 @@ void SessionRegistry::DeleteFound(const std::string& name, const ChangeGuard& gu
   }
   if (session.status().code() != absl::StatusCode::kDataLoss) return std::move(finish)(session.status());
   std::shared_ptr<const StoredHead> stored;
-  int64_t generation = 0;
+  Deletion deletion;
   {
     absl::ReaderMutexLock lock(&mutex_);
     const auto found = sessions_.find(name);
     if (found != sessions_.end()) {
       stored = found->second.stored;
-      generation = found->second.description.generation;
+      deletion = {.uid = found->second.description.uid, .generation = found->second.description.generation};
     }
   }
   if (stored == nullptr) return std::move(finish)(SessionNotFound(name));
-  if (absl::Status status = CheckExpectations(guard, name, stored->uid, generation); !status.ok()) {
+  if (absl::Status status = CheckExpectations(guard, name, deletion.uid, deletion.generation); !status.ok()) {
     return std::move(finish)(status);
   }
-  DeleteDamaged(*stored, generation, std::move(remember), std::move(finish));
+  DeleteDamaged(*stored, deletion, std::move(remember), std::move(finish));
 }
 
-void SessionRegistry::DeleteDamaged(const StoredHead& head, int64_t generation, Session::Remember remember,
+void SessionRegistry::DeleteDamaged(const StoredHead& head, const Deletion& deletion, Session::Remember remember,
                                     Answered<Deletion> answered) {
-  const Deletion deletion{.uid = head.uid, .generation = generation};
   StoreWrite write;
   write.sessions.push_back(
       {.kind = SessionWrite::Kind::kDelete, .uid = head.uid, .epoch = head.epoch, .sequence = head.sequence + 1});

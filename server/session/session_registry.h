@@ -14,6 +14,7 @@
 #include "server/session/change_guard.h"
 #include "server/session/request_memory.h"
 #include "server/session/session.h"
+#include "server/session/session_draft.h"
 #include "server/store/state_store.h"
 
 namespace normserve {
@@ -22,18 +23,6 @@ struct SessionLimits {
   int64_t max_sessions = 10'000;
   int64_t max_state_bytes = int64_t{4} << 30;
   int64_t max_num_features = 1'000'000;
-};
-
-// A session to be opened.
-struct SessionDraft {
-  std::string name;                      // empty: one is made
-  std::string request_id;                // empty: not protected
-  SessionConfig config;                  // its durability is set from the one below
-  std::optional<Durability> durability;  // unset: the registry's default
-  Mode mode = Mode::kTrain;
-  AffineParameters parameters;                        // an empty vector means 1 (weight) or 0 (bias)
-  std::optional<NormalizationStatistics> statistics;  // unset: mean 0, variance 1
-  int64_t num_batches_tracked = 0;
 };
 
 using Labels = std::map<std::string, std::string>;
@@ -46,11 +35,17 @@ struct SessionPage {
 // What a store held.
 struct LoadReport {
   int64_t num_sessions = 0;
-  std::vector<std::string> damaged;  // names of those whose record cannot be read: calls for them answer DATA_LOSS
+  // Names of those whose record cannot be read, escaped where they are not legal: calls for them answer DATA_LOSS.
+  std::vector<std::string> damaged;
+  // Of the Creates, Clones and Deletes remembered, those that cannot be read: a repeat of one is taken for a new call.
+  int64_t num_lost_requests = 0;
 };
 
 // With a store, sessions stay in it until a call needs them. A call that opens or deletes calls its last argument once,
 // as Session's changes do; what it opens is found once it is stored.
+//
+// A session whose record in the store is damaged keeps its name and counts in GetUsage, but is not listed, as nothing
+// is known of it; calls that name it answer DATA_LOSS, and Delete removes it.
 //
 // Thread-safe. A session that was deleted lives on in the requests that hold it.
 class SessionRegistry {
@@ -58,7 +53,8 @@ class SessionRegistry {
   // `store` is null or outlives the registry.
   explicit SessionRegistry(SessionLimits limits, StateStore* store = nullptr);
 
-  // Takes over what the store holds: once, before all else. Errors of the store.
+  // Takes over what the store holds: once, before all else. Errors of the store; what is damaged is reported and the
+  // rest is served.
   absl::StatusOr<LoadReport> Load() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const SessionLimits& limits() const { return limits_; }
@@ -120,6 +116,7 @@ class SessionRegistry {
     std::shared_ptr<Pending> pending;          // set: it is being opened, and not found yet
     std::shared_ptr<const StoredHead> stored;  // where session is null: what the store holds of it,
     SessionDescription description;            // and what that says
+    bool is_damaged = false;                   // but of the uid, where that is legal, it says nothing
   };
 
   // A session on its way to be opened.
@@ -136,6 +133,9 @@ class SessionRegistry {
     std::optional<absl::StatusOr<Answer>> answer;  // what to answer
     std::shared_ptr<Pending> pending;              // or what to wait for; neither: it is new
   };
+  // Takes over one that the store holds; false: its record is damaged.
+  bool Take(const StoredHead& stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeDamaged(const StoredHead& stored, LoadReport& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Known Lookup(const std::string& request_id, const Fingerprint& fingerprint) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Whether there is room for one more; `field` is where the name came from.
   absl::Status CheckRoom(absl::string_view field, const std::string& name, int64_t state_bytes) const
@@ -145,10 +145,12 @@ class SessionRegistry {
                      Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
   void DeleteFound(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
                    int64_t request_sequence, Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);
-  void DeleteDamaged(const StoredHead& head, int64_t generation, Session::Remember remember,
+  void DeleteDamaged(const StoredHead& head, const Deletion& deletion, Session::Remember remember,
                      Answered<Deletion> answered);
   void FinishDeletion(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
                       absl::StatusOr<Deletion> deletion, Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Find of a name that is in sessions_, legal or not.
+  absl::StatusOr<std::shared_ptr<Session>> FindNamed(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<Session>> LoadSession(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Constant.
@@ -162,12 +164,9 @@ class SessionRegistry {
   mutable absl::Mutex mutex_;
   std::map<std::string, Entry, std::less<>> sessions_ ABSL_GUARDED_BY(mutex_);
   // Of Create, Clone and Delete, which outlive the session they concern.
-  RequestMemory memory_ ABSL_GUARDED_BY(mutex_){kRememberedRequests, VectorLimits{}};
+  RequestMemory memory_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::shared_ptr<Pending>> pending_requests_ ABSL_GUARDED_BY(mutex_);
   int64_t num_requests_ ABSL_GUARDED_BY(mutex_) = 0;
-
-  // More than the 1,024 promised, as all clients share them.
-  static constexpr int64_t kRememberedRequests = 16'384;
 };
 
 }  // namespace normserve

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "kernels/batch_norm.h"
 #include "server/session/session_config.h"
@@ -30,8 +31,9 @@ struct SessionState {
 
 // A state kept under a name.
 struct StateSnapshot {
-  std::shared_ptr<const SessionState> state;
+  std::shared_ptr<const SessionState> state;  // never null; of a lost one the config is known and all else is 0
   absl::Time create_time;
+  absl::Status lost;  // DATA_LOSS where what the store holds of it is damaged
 };
 
 // Bytes that a session of `num_features` channels is charged with: its vectors (parameters, running statistics, and the

@@ -10,7 +10,7 @@ namespace {
 
 // Step i makes version i + 1 of version i. A step that was ever released is never changed.
 // README.md says what the columns mean.
-constexpr std::array<const char*, 2> kSteps = {
+constexpr std::array<const char*, 3> kSteps = {
     R"sql(
 CREATE TABLE sessions(
   id INTEGER PRIMARY KEY,
@@ -68,6 +68,8 @@ INSERT INTO requests_of_sessions SELECT session, slot, sequence, request_id, rec
 DROP TABLE requests;
 ALTER TABLE requests_of_sessions RENAME TO requests;
 )sql",
+    // The same tables; records of version 2 may be in them, which older servers would take for damaged.
+    "",
 };
 
 absl::Status WrongFile(absl::string_view message) {

@@ -48,6 +48,7 @@ class SqliteStore final : public StateStore {
   // Closes. Not from within a call of the store's.
   ~SqliteStore() override;
 
+  std::string location() const override { return file_.path(); }
   absl::StatusOr<std::vector<StoredHead>> ListSessions() override ABSL_LOCKS_EXCLUDED(read_mu_);
   absl::StatusOr<std::vector<StoredRequest>> ListServerRequests() override ABSL_LOCKS_EXCLUDED(read_mu_);
   absl::StatusOr<StoredMemory> LoadMemory(absl::string_view uid) override ABSL_LOCKS_EXCLUDED(read_mu_);

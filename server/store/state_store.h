@@ -106,6 +106,9 @@ class StateStore {
  public:
   virtual ~StateStore() = default;
 
+  // Where it keeps them, for messages: the path of a file.
+  virtual std::string location() const = 0;
+
   // All sessions, by name.
   virtual absl::StatusOr<std::vector<StoredHead>> ListSessions() = 0;
 

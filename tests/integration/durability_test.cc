@@ -164,6 +164,43 @@ TEST_F(DurabilityTest, ADamagedSessionAnswersDataLossAndOthersAreServed) {
   TestClient(server->stub()).Create("bad", 2);
 }
 
+TEST_F(DurabilityTest, WhatIsDamagedIsLoggedAndNeverShownRaw) {
+  auto server = Start();
+  ASSERT_FALSE(server->address().empty());
+  for (const char* const name : {"good", "bad"}) {
+    v1::CreateSessionRequest creation = Creation(name, 2);
+    creation.set_request_id(name);
+    MustCall(*server, &Stub::CreateSession, creation);
+  }
+  for (const char* const name : {"s", "t", "u"}) TakeSnapshot(*server, "good", name);
+  server->Signal(SIGTERM);
+  EXPECT_EQ(server->Wait(), 0);
+  Sql(directory_.file("normserve.db"),
+      "UPDATE sessions SET name = CAST(x'ff' AS TEXT), record = x'01' WHERE name = 'bad';"
+      "UPDATE snapshots SET name = CAST(x'7480' AS TEXT) WHERE name = 't';"
+      "UPDATE snapshots SET record = x'01' WHERE name = 'u';"
+      "UPDATE server_requests SET request_id = CAST(x'fe' AS TEXT) WHERE request_id = 'bad'");
+  server = Start();
+  ASSERT_FALSE(server->address().empty());
+  EXPECT_THAT(server->Log(), HasSubstr("session \"\\xff\" in "));
+  EXPECT_THAT(server->Log(), HasSubstr("1 remembered requests in "));
+  EXPECT_EQ(MustCall(*server, &Stub::GetServerInfo, {}).num_sessions(), 2);
+  const v1::ListSessionsReply sessions = MustCall(*server, &Stub::ListSessions, {});
+  ASSERT_EQ(sessions.sessions_size(), 1);
+  EXPECT_EQ(sessions.sessions(0).name(), "good");
+  v1::ListSnapshotsRequest listing;
+  listing.set_name("good");
+  const v1::ListSnapshotsReply snapshots = MustCall(*server, &Stub::ListSnapshots, listing);
+  ASSERT_EQ(snapshots.snapshots_size(), 2);
+  EXPECT_EQ(snapshots.snapshots(0).snapshot(), "s");
+  EXPECT_EQ(snapshots.snapshots(1).snapshot(), "u");
+  EXPECT_EQ(snapshots.snapshots(1).create_time().seconds(), 0);
+  v1::RestoreStateReply restored;
+  EXPECT_THAT(Call(*server, &Stub::RestoreState, OfSnapshot<v1::RestoreStateRequest>("good", "u"), &restored),
+              Fails(StatusCode::DATA_LOSS, "STORED_DATA_LOST"));
+  MustCall(*server, &Stub::DeleteSnapshot, OfSnapshot<v1::DeleteSnapshotRequest>("good", "u"));
+}
+
 TEST_F(DurabilityTest, WhileWritesFailReadsGoOnAndChangesAreRefusedByTheFilesName) {
   auto server = Start();
   ASSERT_FALSE(server->address().empty());

@@ -17,6 +17,7 @@ class HeldStore final : public StateStore {
  public:
   explicit HeldStore(StateStore& store) : store_(store) {}
 
+  std::string location() const override { return store_.location(); }
   absl::StatusOr<std::vector<StoredHead>> ListSessions() override { return store_.ListSessions(); }
   absl::StatusOr<std::vector<StoredRequest>> ListServerRequests() override { return store_.ListServerRequests(); }
   absl::StatusOr<StoredSession> Load(absl::string_view uid) override { return store_.Load(uid); }

@@ -1,34 +1,20 @@
 // Sessions in a store: what is seen when, and what comes back.
 #include <gtest/gtest.h>
-#include <sqlite3.h>
 
 #include <bit>
 #include <cmath>
-#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "server/session/records.h"
 #include "server/session/session_registry.h"
-#include "server/store/sqlite_store.h"
 #include "tests/unit/server/answers.h"
-#include "tests/unit/server/held_store.h"
 #include "tests/unit/server/status_matchers.h"
-#include "tests/unit/store/scratch_directory.h"
+#include "tests/unit/server/stored_session_fixture.h"
 
 namespace normserve {
 namespace {
 
-constexpr Fingerprint kPayload{.low = 1, .high = 2};
 constexpr Fingerprint kOtherPayload{.low = 3, .high = 4};
-
-Moments SomeMoments(double seed, int64_t num_features = 2) {
-  Moments moments{.count = 8};
-  for (int64_t c = 0; c < num_features; ++c) {
-    moments.mean.push_back(seed / 3 + static_cast<double>(c));
-    moments.m2.push_back(std::abs(seed) * 1.1 + 0.1 * static_cast<double>(c));
-  }
-  return moments;
-}
 
 std::vector<uint64_t> Bits(const std::vector<double>& values) {
   std::vector<uint64_t> bits;
@@ -50,60 +36,6 @@ void ExpectSameState(const SessionState& actual, const SessionState& expected) {
   EXPECT_EQ(Bits(actual.running->mean), Bits(expected.running->mean));
   EXPECT_EQ(Bits(actual.running->variance), Bits(expected.running->variance));
 }
-
-class StoredSessionTest : public testing::Test {
- protected:
-  void SetUp() override { Restart(); }
-
-  // A crash as far as the sessions can tell: nothing is written that was not before.
-  void Restart() {
-    registry_.reset();
-    held_.reset();
-    store_.reset();
-    auto opened = SqliteStore::Open({.directory = directory_.path()});
-    ASSERT_TRUE(opened.ok()) << opened.status();
-    store_ = *std::move(opened);
-    held_ = std::make_unique<HeldStore>(*store_);
-    registry_ = std::make_unique<SessionRegistry>(SessionLimits{}, held_.get());
-    const auto report = registry_->Load();
-    ASSERT_TRUE(report.ok()) << report.status();
-    damaged_ = report->damaged;
-  }
-
-  std::shared_ptr<Session> Open(const std::string& name, Durability durability = Durability::kCommit) {
-    EXPECT_TRUE(Create(*registry_, {.name = name, .config = {.num_features = 2}, .durability = durability}).ok());
-    return Get(name);
-  }
-
-  std::shared_ptr<Session> Get(const std::string& name) {
-    auto found = registry_->Find(name);
-    EXPECT_TRUE(found.ok()) << found.status();
-    return found.ok() ? *found : nullptr;
-  }
-
-  static absl::StatusOr<ForwardAnswer> Train(Session& session, double seed, const std::string& request_id = "",
-                                             NormalizedWith with = NormalizedWith::kBatch,
-                                             Update update = Update::kRunning) {
-    return CommitForward(
-        session, {.request_id = request_id}, kPayload,
-        {.snapshot = session.Snapshot(), .moments = SomeMoments(seed), .normalized_with = with, .update = update});
-  }
-
-  // Runs SQL behind the store's back.
-  void Sql(const std::string& statement) {
-    sqlite3* database = nullptr;
-    ASSERT_EQ(sqlite3_open((directory_.path() + "/normserve.db").c_str(), &database), SQLITE_OK);
-    char* message = nullptr;
-    EXPECT_EQ(sqlite3_exec(database, statement.c_str(), nullptr, nullptr, &message), SQLITE_OK) << message;
-    sqlite3_close(database);
-  }
-
-  ScratchDirectory directory_;
-  std::unique_ptr<StateStore> store_;
-  std::unique_ptr<HeldStore> held_;
-  std::unique_ptr<SessionRegistry> registry_;
-  std::vector<std::string> damaged_;
-};
 
 TEST_F(StoredSessionTest, AChangeIsSeenOnceItIsStored) {
   const auto session = Open("a");
@@ -436,8 +368,9 @@ TEST_F(StoredSessionTest, DamageIsToldForTheSessionItIsInAndOthersAreServed) {
       "'vector') AND kind = 2");
   Sql("UPDATE sessions SET record = substr(record, 1, 40) WHERE name = 'head'");
   Restart();
-  EXPECT_EQ(damaged_, std::vector<std::string>({"head"}));
-  EXPECT_EQ(registry_->List("", 0, "")->sessions.size(), 3u);
+  EXPECT_EQ(report_.damaged, std::vector<std::string>({"head"}));
+  EXPECT_EQ(registry_->List("", 0, "")->sessions.size(), 2u);
+  EXPECT_EQ(registry_->GetUsage().num_sessions, 3);
   Get("good");
   for (const char* const name : {"vector", "head"}) {
     EXPECT_THAT(registry_->Find(name).status(), Fails(absl::StatusCode::kDataLoss, ErrorReason::kStoredDataLost));
@@ -457,31 +390,34 @@ TEST_F(StoredSessionTest, ASessionTakenOverByAnotherOwnerRefusesChangesAndIsRead
   EXPECT_EQ(session->Snapshot()->mode, Mode::kTrain);
 }
 
+constexpr char kUid[] = "0123456789abcdef0123456789abcdef";
+
 TEST(Records, OfRequestsWithOneIdTheNewestCounts) {
-  const auto row = [](int64_t sequence, const std::string& id, int64_t generation) {
-    return StoredRequest{.slot = sequence % 4,
-                         .sequence = sequence,
-                         .request_id = id,
-                         .record = WriteRequest({kPayload, Deletion{.generation = generation}})};
+  const RequestRing ring{.num_slots = 4};
+  const auto row = [&](int64_t sequence, const std::string& id, int64_t generation) {
+    return WriteRequest(ring, sequence, id, {kPayload, Deletion{.generation = generation}});
   };
   std::vector<std::pair<std::string, int64_t>> read;
-  ASSERT_TRUE(ReadRequests("x", {row(5, "a", 1), row(6, "b", 2), row(8, "a", 3)},
-                           [&](const std::string& id, RememberedRequest request) {
-                             read.emplace_back(id, std::get<Deletion>(request.answer).generation);
-                           })
-                  .ok());
+  ReadRequests(
+      {}, ring, {row(5, "a", 1), row(6, "b", 2), row(8, "a", 3)},
+      [&](const StoredRequest& taken, RememberedRequest request) {
+        read.emplace_back(taken.request_id, std::get<Deletion>(request.answer).generation);
+      },
+      [](const absl::Status& damage) { ADD_FAILURE() << damage; });
   EXPECT_EQ(read, (std::vector<std::pair<std::string, int64_t>>{{"b", 2}, {"a", 3}}));
 }
 
 TEST(Records, AnyDamageIsNoticed) {
+  const RequestRing ring{.uid = kUid, .num_slots = 4};
   const RememberedRequest request{kPayload, SnapshotDescription{.session = "s", .uid = "u", .name = "n"}};
   const SessionState state{.config = {.num_features = 1, .labels = {{"k", "v"}}}};
-  const std::string records[] = {WriteHead({.state = state}), WriteParameters({{1}, {2}}), WriteRequest(request)};
+  const std::string records[] = {WriteHead({.state = state, .name = "a", .uid = kUid}), WriteParameters({{1}, {2}}),
+                                 WriteRequest(ring, 5, "id", request).record};
   for (size_t kind = 0; kind < 3; ++kind) {
     const auto read = [&](const std::string& record) -> absl::Status {
-      if (kind == 0) return ReadHead("x", record).status();
-      if (kind == 1) return ReadParameters("x", record).status();
-      return ReadRequest("x", record).status();
+      if (kind == 0) return ReadHead({}, {.name = "a", .uid = kUid, .record = record}).status();
+      if (kind == 1) return ReadParameters({}, record).status();
+      return ReadRequest({}, ring, {.slot = 1, .sequence = 5, .request_id = "id", .record = record}).status();
     };
     ASSERT_TRUE(read(records[kind]).ok());
     for (size_t i = 0; i < records[kind].size(); ++i) {

@@ -112,6 +112,27 @@ TEST_F(StoredSessionsV1Test, ItsRequestsAreRepeats) {
               Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
 }
 
+TEST_F(StoredSessionsV1Test, ItsRequestsStayRepeatsBesideNewerOnes) {
+  for (int round = 0; round < 2; ++round) {
+    const auto a = Get("model/a");
+    const ChangeGuard guard{.request_id = absl::StrCat("new ", round)};
+    ASSERT_TRUE(SetMode(*a, guard, Mode::kEval).ok());
+    EXPECT_EQ(SetMode(*a, guard, Mode::kEval)->generation, 8 + round);
+    const ForwardRequest request = Sent(1);
+    EXPECT_EQ((*a->Recall(request.guard.request_id, FingerprintOf(request)))->generation, 1);
+    ASSERT_TRUE(SetMode(*Get("model/b"), {}, Mode::kShadow).ok());
+    Open();
+  }
+  EXPECT_EQ(Get("model/b")->Observe().observations.shadow, nullptr);
+}
+
+TEST_F(StoredSessionsV1Test, ItsShadowMomentsStayThroughAChange) {
+  ASSERT_TRUE(SetMode(*Get("model/b"), {}, Mode::kTrain).ok());
+  Open();
+  ASSERT_NE(Get("model/b")->Observe().observations.shadow, nullptr);
+  EXPECT_EQ(Get("model/b")->Observe().observations.shadow->count, 24);
+}
+
 TEST_F(StoredSessionsV1Test, ItGoesOnThroughHundredsOfRestarts) {
   constexpr int kRestarts = 300;
   for (int i = 0; i < kRestarts; ++i) {

@@ -1,0 +1,43 @@
+// The vectors of a stored session, which lie beside its record.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "kernels/batch_norm.h"
+#include "server/session/request_memory.h"
+#include "server/session/session_content.h"
+#include "server/session/session_errors.h"
+#include "server/session/session_state.h"
+#include "server/store/state_store.h"
+
+namespace normserve {
+
+// By version.
+struct StoredVectors {
+  std::map<int64_t, std::shared_ptr<const AffineParameters>> parameters;
+  std::map<int64_t, std::shared_ptr<const NormalizationStatistics>> running;
+  std::map<int64_t, std::shared_ptr<const Moments>> shadow;
+};
+
+// Null: there are none of this version.
+template <typename T>
+std::shared_ptr<const T> OfVersion(const std::map<int64_t, std::shared_ptr<const T>>& vectors, int64_t version) {
+  const auto found = vectors.find(version);
+  return found == vectors.end() ? nullptr : found->second;
+}
+
+// Adds one, each [length]. DATA_LOSS (STORED_DATA_LOST), as all below.
+absl::Status ReadVector(const StoredPart& session, const StoredVector& vector, size_t length, StoredVectors& vectors);
+
+// Sets what of a stored session's content is in vectors, of the versions that its head says.
+absl::Status FillIn(const StoredPart& session, const StoredVectors& vectors, int64_t shadow_version,
+                    SessionState& state, Observations& observations);
+
+// Finds what the answer was computed with; without all of it, it counts as dropped.
+void FillIn(const StoredVectors& vectors, ForwardAnswer& answer);
+
+}  // namespace normserve

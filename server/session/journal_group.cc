@@ -31,19 +31,19 @@ JournalGroup::JournalGroup(std::vector<std::shared_ptr<SessionJournal>> journals
 void JournalGroup::Run() NORMSERVE_LOCKS_ALL {
   Outcome outcome;
   bool waits = false;
-  std::optional<StoreWrite> write;
-  bool is_stored = false;
+  bool is_made = false, is_stored = false;
   for (SessionJournal* journal : locked_in_order_) journal->mutex_.Lock();
   outcome = Known(&waits);
   if (!outcome.has_value() && !waits) {
     auto changes = MakeAll(&waits);
     if (changes.ok()) {
-      write = AppendAll(*std::move(changes));
-      is_stored = !write->sessions.empty();
+      StoreWrite write = AppendAll(*std::move(changes));
+      is_made = true;
+      is_stored = !write.sessions.empty();
       // Under the locks: the store makes the writes of a session in the order of its changes.
       if (is_stored) {
         journals_[0]->surroundings_.store->Write(
-            *std::move(write), [self = shared_from_this()](absl::Status status) { self->Settle(status); });
+            std::move(write), [self = shared_from_this()](absl::Status status) { self->Settle(status); });
       }
     } else if (!waits) {
       outcome = changes.status();
@@ -51,7 +51,7 @@ void JournalGroup::Run() NORMSERVE_LOCKS_ALL {
   }
   for (SessionJournal* journal : locked_in_order_) journal->mutex_.Unlock();
   if (outcome.has_value()) return std::move(made_)(*std::move(outcome));
-  if (write.has_value() && !is_stored) Settle(absl::OkStatus());
+  if (is_made && !is_stored) Settle(absl::OkStatus());
 }
 
 JournalGroup::Outcome JournalGroup::Known(bool* waits) NORMSERVE_LOCKS_ALL {
@@ -100,9 +100,10 @@ StoreWrite JournalGroup::AppendAll(std::vector<SessionChange> changes) NORMSERVE
   }
   for (size_t i = 0; i < journals_.size(); ++i) {
     SessionJournal& journal = *journals_[i];
-    StoreWrite write = journal.Append(
-        {.request_id = request_id_}, fingerprint_, std::move(changes[i]),
-        [self = shared_from_this(), i](absl::StatusOr<Answer> answer) { self->TakeAnswer(i, std::move(answer)); });
+    SessionJournal::Made made = [self = shared_from_this(), i](absl::StatusOr<Answer> answer) {
+      self->TakeAnswer(i, std::move(answer));
+    };
+    StoreWrite write = journal.Append({.request_id = request_id_}, fingerprint_, std::move(changes[i]), made);
     parts_.push_back({.chain = journal.chain_, .sequence = journal.sequence_});
     if (!journal.is_stored_) continue;
     all.durability = std::max(all.durability, write.durability);

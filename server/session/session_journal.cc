@@ -242,7 +242,7 @@ void SessionJournal::Change(ChangeGuard guard, Fingerprint fingerprint, Make mak
         change = recollected;
       }
       if (change.ok()) {
-        StoreWrite write = Append(guard, fingerprint, *std::move(change), std::move(made));
+        StoreWrite write = Append(guard, fingerprint, *std::move(change), made);
         const int64_t chain = chain_, sequence = sequence_;
         if (is_stored_) {
           surroundings_.store->Write(std::move(write),
@@ -278,7 +278,7 @@ void SessionJournal::Change(ChangeGuard guard, Fingerprint fingerprint, Make mak
 }
 
 StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change,
-                                  Made made) {
+                                  Made& made) {
   const SessionContent before = Newest();
   const int64_t sequence = sequence_ + 1;
   Pending pending{.chain = chain_,

@@ -130,8 +130,8 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   }
   // The pending change of this request; null if there is none.
   Pending* FindPending(const std::string& request_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Makes a change the newest; what a store is to be told, and under which sequence number of the chain.
-  StoreWrite Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change, Made made)
+  // Makes a change the newest, and takes `made`; what a store is to be told.
+  StoreWrite Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change, Made& made)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The record of `content`, with so many requests remembered.
   std::string HeadOf(const SessionContent& content, int64_t num_remembered) const;

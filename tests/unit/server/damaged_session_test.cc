@@ -49,8 +49,8 @@ TEST_F(DamagedSessionTest, ADamagedRowOfARememberedRequestIsNoRequestNeverSeen) 
       "DELETE FROM requests",
       // As sound as before, each in the place of another.
       "UPDATE requests SET request_id = 'r' || (2 - sequence)",
-      "DELETE FROM requests WHERE session = (SELECT id FROM sessions WHERE name = 'damaged');"
-      "UPDATE requests SET session = (SELECT id FROM sessions WHERE name = 'damaged')",
+      ("DELETE FROM requests WHERE session = (SELECT id FROM sessions WHERE name = 'damaged');"
+       "UPDATE requests SET session = (SELECT id FROM sessions WHERE name = 'damaged')"),
   };
   for (const char* const damage : damages) {
     SCOPED_TRACE(damage);

@@ -89,7 +89,8 @@ class Crash(CrashTestCase):
         self.counts.kills_while_starting += 1
 
     def test_what_was_acknowledged_is_there_once_after_every_kill(self):
-        while self.counts.kills < KILLS:
+        # On a busy machine a few kills may all come where nothing was at stake: then there are more of them.
+        while self.counts.kills < KILLS or (self.counts.applied == 0 and self.counts.kills < 8 * KILLS):
             with self.server() as server:
                 if self.world.round == 0:
                     self.open_first(server.stub)
@@ -107,7 +108,6 @@ class Crash(CrashTestCase):
             self.check(server.stub)
         print(self.counts, file=sys.stderr)
         self.assertGreater(self.counts.acknowledged, KILLS)
-        # Else the kills came where nothing was at stake.
         self.assertGreater(self.counts.applied, 0)
         self.assertGreater(self.counts.unknown, self.counts.applied)
 

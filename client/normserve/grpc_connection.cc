@@ -33,7 +33,7 @@ void Prepare(grpc::ClientContext& context, absl::Time deadline, const std::strin
 class GrpcConnection : public Connection {
  public:
   explicit GrpcConnection(std::shared_ptr<grpc::Channel> channel)
-      : stub_(v1::BatchNormService::NewStub(channel)), generic_stub_(channel) {}
+      : channel_(channel), stub_(v1::BatchNormService::NewStub(channel)), generic_stub_(channel) {}
 
   absl::StatusOr<Session> CreateSession(const CreateSessionRequest& request, absl::Time deadline) override {
     return Call<Session>(&v1::BatchNormService::Stub::CreateSession, ToMessage(request), deadline, request.name);
@@ -139,11 +139,20 @@ class GrpcConnection : public Connection {
   }
 
  private:
+  // gRPC goes on connecting only while somebody waits, and a call that finds no connection does not: so after an
+  // attempt that failed, the next would find the channel as it was.
+  void WaitAShortWhile(absl::Time deadline) {
+    const grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/false);
+    if (state != GRPC_CHANNEL_TRANSIENT_FAILURE && state != GRPC_CHANNEL_CONNECTING) return;
+    channel_->WaitForConnected(absl::ToChronoTime(std::min(deadline, absl::Now() + absl::Milliseconds(150))));
+  }
+
   // One attempt of a call of messages.
   template <typename Result, typename Request, typename Reply>
   absl::StatusOr<Result> Call(grpc::Status (v1::BatchNormService::Stub::*method)(grpc::ClientContext*, const Request&,
                                                                                  Reply*),
                               const Request& request, absl::Time deadline, const std::string& session) {
+    WaitAShortWhile(deadline);
     grpc::ClientContext context;
     Prepare(context, deadline, session);
     Reply reply;
@@ -155,6 +164,7 @@ class GrpcConnection : public Connection {
   // One attempt of a call of bytes.
   absl::StatusOr<grpc::ByteBuffer> RawCall(const char* method, const grpc::ByteBuffer& request, absl::Time deadline,
                                            const std::string& session) {
+    WaitAShortWhile(deadline);
     grpc::ClientContext context;
     Prepare(context, deadline, session);
     grpc::ByteBuffer reply;
@@ -169,6 +179,7 @@ class GrpcConnection : public Connection {
     return reply;
   }
 
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::BatchNormService::Stub> stub_;
   grpc::GenericStub generic_stub_;
 };

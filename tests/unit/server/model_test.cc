@@ -7,11 +7,9 @@
 #include <atomic>
 #include <thread>
 
-#include "server/store/sqlite_store.h"
 #include "tests/unit/server/answers.h"
-#include "tests/unit/server/held_store.h"
 #include "tests/unit/server/status_matchers.h"
-#include "tests/unit/store/scratch_directory.h"
+#include "tests/unit/server/stored_session_fixture.h"
 
 namespace normserve {
 namespace {
@@ -22,32 +20,14 @@ using testing::HasSubstr;
 
 const auto kRefused = Fails(absl::StatusCode::kUnavailable, ErrorReason::kStoreRefused);
 
-class ModelTest : public testing::Test {
+class ModelTest : public StoredSessionTest {
  protected:
   void SetUp() override {
-    Restart();
+    StoredSessionTest::SetUp();
     for (const char* name : {"net/b", "net/a", "net/c", "other"}) Open(name);
   }
 
-  // A crash as far as the sessions can tell.
-  void Restart() {
-    registry_.reset();
-    held_.reset();
-    store_.reset();
-    auto opened = SqliteStore::Open({.directory = directory_.path()});
-    ASSERT_TRUE(opened.ok()) << opened.status();
-    store_ = *std::move(opened);
-    held_ = std::make_unique<HeldStore>(*store_);
-    registry_ = std::make_unique<SessionRegistry>(SessionLimits{}, held_.get());
-    ASSERT_TRUE(registry_->Load().ok());
-  }
-
-  void Open(const std::string& name, std::optional<Durability> durability = std::nullopt) {
-    ASSERT_TRUE(Create(*registry_, {.name = name, .config = {.num_features = 2}, .durability = durability}).ok());
-  }
-
   Model Net() { return Model("net/", *registry_->FindAll("net/")); }
-  std::shared_ptr<Session> Get(const std::string& name) { return *registry_->Find(name); }
 
   absl::StatusOr<Descriptions> SetMode(Mode mode, const std::string& request_id = "") {
     return AnswerOf<Descriptions>(
@@ -64,11 +44,6 @@ class ModelTest : public testing::Test {
     for (const char* name : {"net/a", "net/b", "net/c"}) modes.push_back(Get(name)->Snapshot()->mode);
     return modes;
   }
-
-  ScratchDirectory directory_;
-  std::unique_ptr<StateStore> store_;
-  std::unique_ptr<HeldStore> held_;
-  std::unique_ptr<SessionRegistry> registry_;
 };
 
 std::vector<std::string> NamesOf(const Descriptions& descriptions) {

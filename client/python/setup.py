@@ -15,7 +15,6 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 PROTO = pathlib.Path(__file__).resolve().parents[2] / "proto"
-PROTOS = ("batch_norm_service", "error_details", "session", "statistics", "tensor")
 
 
 def generator():
@@ -39,7 +38,7 @@ class BuildWithMessages(build_py):
         if not PROTO.is_dir():
             raise SystemExit(f"normserve: {PROTO} is missing: build from a checkout of Normserve")
         subprocess.run([*generator(), "-I", PROTO, f"--python_out={folder}", f"--grpc_python_out={folder}",
-                        *(PROTO / f"normserve/v1/{name}.proto" for name in PROTOS)], check=True)  # fmt: skip
+                        *sorted(PROTO.glob("normserve/v1/*.proto"))], check=True)  # fmt: skip
 
 
 # Away from the tree: setuptools would build on whatever an earlier build left there.

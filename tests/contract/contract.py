@@ -97,6 +97,8 @@ def describe(descriptors):
     """{what: how it is} for everything that a client can depend on, in a stable order."""
     lines = {}
     for file in sorted(descriptors.file, key=lambda f: f.name):
+        for index in file.public_dependency:
+            lines[f"public {file.name} {file.dependency[index]}"] = ""
         for message in file.message_type:
             _describe_message(lines, file.package, message, file.name)
         for enum in file.enum_type:
@@ -135,7 +137,11 @@ def breaks(recorded, current, plan):
     found = []
     for what, how in recorded.items():
         kind, owner, *rest = what.split(" ")
-        if current.get(what) == how:
+        now = current.get(what)
+        if now == how:
+            continue
+        # Moved to a file that its old one passes on: who includes the old one finds it there.
+        if now and how.startswith("in ") and f"public {how[3:]} {now[3:]}" in current:
             continue
         if kind == "reserved":
             number = int(rest[0])

@@ -122,11 +122,13 @@ ADDITIONS = [
 ]
 
 
-def compile_text(text):
+def compile_text(text, **others):
+    """The descriptors of fixture.proto with `text`, and of other files by name."""
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "normserve" / "v1" / "fixture.proto"
-        path.parent.mkdir(parents=True)
-        path.write_text(text)
+        for name, content in {"fixture": text, **others}.items():
+            path = pathlib.Path(folder) / "normserve" / "v1" / f"{name}.proto"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
         return contract.compile_protos(folder, PROTOC)
 
 
@@ -181,6 +183,17 @@ class TheComparison(unittest.TestCase):
                 current = contract.describe(compile_text(planted(before, after)))
                 self.assertNotEqual(current, self.recorded)
                 self.assertEqual(contract.breaks(self.recorded, current, PLAN), [])
+
+    def test_lets_a_message_move_to_a_file_that_its_old_one_passes_on(self):
+        kind = FIXTURE[FIXTURE.index("// A kind."):]
+        header = 'syntax = "proto3";\npackage normserve.v1;\n'
+        for how, report in [("import public", []), ("import", ["enum normserve.v1.Kind: was 'in "])]:
+            with self.subTest(how):
+                rest = FIXTURE.replace(kind, "").replace(header, header + f'{how} "normserve/v1/kinds.proto";\n')
+                current = contract.describe(compile_text(rest, kinds=header + kind))
+                found = contract.breaks(self.recorded, current, PLAN)
+                self.assertEqual(len(found), len(report), found)
+                self.assertTrue(all(part in line for part, line in zip(report, found)), found)
 
     def test_sees_a_reserved_number_without_a_plan_and_a_plan_without_a_reserved_number(self):
         current = contract.describe(compile_text(FIXTURE.replace("reserved 2;", "reserved 2, 5;")))

@@ -162,6 +162,8 @@ function(normserve_proto_library)
   target_include_directories(normserve_${ARG_NAME} SYSTEM PUBLIC
     $<BUILD_INTERFACE:${out}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   target_link_libraries(normserve_${ARG_NAME} PUBLIC gRPC::grpc++ protobuf::libprotobuf)
+  # For those that make other languages' messages.
+  set_target_properties(normserve_${ARG_NAME} PROPERTIES NORMSERVE_PROTOS "${ARG_PROTOS}")
 endfunction()
 
 function(_normserve_deps out)

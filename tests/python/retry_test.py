@@ -1,6 +1,7 @@
 """A lost reply is asked for again where that is safe, and a change is made once however often it is sent."""
 
 import socket
+import time
 import unittest
 import unittest.mock
 from concurrent import futures
@@ -10,7 +11,7 @@ import normserve
 import numpy as np
 from lossy_proxy import LossyProxy
 from normserve.caller import Caller
-from normserve.v1 import error_details_pb2
+from normserve.v1 import batch_norm_service_pb2_grpc, error_details_pb2, server_info_pb2
 from server_process import ServerTestCase
 
 X = np.random.default_rng(1).standard_normal((4, 2)).astype(np.float32)
@@ -172,6 +173,7 @@ class Repeating(unittest.TestCase):
         clock = self.enterContext(unittest.mock.patch("normserve.caller.time"))
         clock.monotonic.side_effect = lambda: self.now
         clock.sleep.side_effect = self.sleep
+        self.enterContext(unittest.mock.patch("grpc.channel_ready_future"))
 
     def sleep(self, seconds):
         self.waits.append(seconds)
@@ -202,6 +204,29 @@ class Connections(ServerTestCase):
             for _ in range(2):
                 with normserve.Client(channel=channel) as client:
                     client.info()
+
+    def test_a_server_that_appears_between_two_attempts_is_reached(self):
+        class Service(batch_norm_service_pb2_grpc.BatchNormServiceServicer):
+            def GetServerInfo(self, request, context):
+                return server_info_pb2.ServerInfo(version="7.0.0")
+
+        server = grpc.server(futures.ThreadPoolExecutor(1))
+        batch_norm_service_pb2_grpc.add_BatchNormServiceServicer_to_server(Service(), server)
+        with socket.socket() as place:  # held, so that nobody else takes it
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            place.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{place.getsockname()[1]}"
+
+            def appear(seconds):
+                server.add_insecure_port(address)
+                server.start()
+                time.sleep(seconds)
+
+            with (unittest.mock.patch("normserve.caller._CONNECTION_WAIT", 60),
+                  unittest.mock.patch("normserve.caller.time", monotonic=time.monotonic, sleep=appear),
+                  normserve.Client(address, retries=1, timeout=100) as client):  # fmt: skip
+                self.assertEqual(client.info().version, "7.0.0")
+        server.stop(None).wait()
 
     def test_closing_ends_calls_that_are_under_way(self):
         with socket.create_server(("127.0.0.1", 0)) as mute, futures.ThreadPoolExecutor(1) as thread:

@@ -17,6 +17,7 @@ from normserve.v1 import batch_norm_service_pb2_grpc
 _LASTING_LIMITS = ("max_sessions", "max_snapshots", "max_state_bytes", "max_message_bytes")
 _FIRST_BACKOFF = 0.1  # seconds
 _LONGEST_BACKOFF = 5.0  # seconds
+_CONNECTION_WAIT = 0.15  # seconds; what gRPC waits before it connects again, and a little
 # No caller can cancel: a CANCELLED is the word of a server that shuts down, or of a proxy. DEADLINE_EXCEEDED is not
 # among them: each attempt has the call's own deadline.
 _TRANSIENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -80,7 +81,18 @@ class Caller:
                     raise error from None
             time.sleep(delay)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)
+            if error.code == grpc.StatusCode.UNAVAILABLE:
+                self._await_connection(deadline)
         raise AssertionError("a call is made at least once")
+
+    def _await_connection(self, deadline: float) -> None:
+        """Gives a channel that could not connect a short while to do so. gRPC goes on connecting only while somebody waits,
+        and a call that finds no connection does not: the next attempt would find the channel as it was."""
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(timeout=max(0.0, min(_CONNECTION_WAIT, deadline - time.monotonic())))
+        except grpc.FutureTimeoutError:
+            ready.cancel()  # or it would be told of every change to come
 
     @staticmethod
     def _delay(error: Error, backoff: float) -> float | None:

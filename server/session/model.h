@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "server/session/journal_group.h"
 #include "server/session/session.h"
 
 namespace normserve {
@@ -28,11 +29,13 @@ class Model {
   void TakeSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered) const;
   void RestoreSnapshot(const ChangeGuard& guard, std::string name, Answered<SessionDescription> answered) const;
   void DeleteSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered) const;
+  // To remember the request is the registry's part, as with Session::Delete.
+  void Delete(const ChangeGuard& guard, Session::Remember remember, Answered<Deletion> answered) const;
 
  private:
   template <typename Answer>
-  void Change(const ChangeGuard& guard, const Fingerprint& fingerprint, MakeChange change,
-              Answered<Answer> answered) const;
+  void Change(const ChangeGuard& guard, const Fingerprint& fingerprint, MakeChange change, Answered<Answer> answered,
+              JournalGroup::Remember remember = nullptr) const;
 
   const std::string name_;
   const std::vector<std::shared_ptr<Session>> sessions_;

@@ -49,9 +49,13 @@ struct ForwardAnswer {
 struct Deletion {
   std::string uid;
   int64_t generation = 0;
+  std::string name;  // not remembered of one that was deleted by itself: its request has it
 };
 
-using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription>;
+// Those of a deleted model, in the order of their names.
+using Deletions = std::vector<Deletion>;
+
+using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, Deletions>;
 
 // The answer as the kind that the method gives, whatever the kind. The fingerprint holds the method, so another kind is
 // a collision: refused all the same.

@@ -41,6 +41,8 @@ class ModelTest(ServerTestCase):
         self.assertEqual(list(stats), LAYERS)
         self.assertEqual([each.num_batches_tracked for each in stats.values()], [0, 1, 0])
         np.testing.assert_allclose(stats["b.bn"].last_batch.mean, batch.mean(axis=0), rtol=1e-6)
+        summaries = self.model.stats(view="summary", compare_with="last_batch")
+        self.assertGreater(summaries["b.bn"].summary.drift, 0)
         found = self.model.diagnose()
         self.assertEqual((found[0].name, found[0].verdict), (f"{self.prefix}/b.bn", "train_eval_gap"))
         given = self.model.diagnose({"a": normserve.Moments.of(np.array([[1.0], [2.0], [4.0]]))})

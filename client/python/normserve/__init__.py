@@ -21,11 +21,13 @@ from normserve.model import Model
 from normserve.moments import Moments
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
+from normserve.stats_view import Comparison, Quantiles, StatsSummary
 
 __all__ = [
     "BFloat16",
     "BackwardResult",
     "Client",
+    "Comparison",
     "Config",
     "Device",
     "Diagnosis",
@@ -36,11 +38,13 @@ __all__ = [
     "Model",
     "Moments",
     "Normalization",
+    "Quantiles",
     "ServerInfo",
     "Session",
     "SessionInfo",
     "Snapshot",
     "Stats",
+    "StatsSummary",
 ]
 
 

@@ -13,6 +13,7 @@ from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
 from normserve.moments import Moments
 from normserve.session import Session
+from normserve.stats_view import stats_request
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2
 
@@ -68,14 +69,24 @@ class Model:
                 return
 
     def stats(
-        self, *, return_last_batch: bool = False, return_shadow: bool = False, timeout: float | None = None
+        self,
+        *,
+        view: str | None = None,
+        compare_with: str | None = None,
+        return_last_batch: bool = False,
+        return_shadow: bool = False,
+        timeout: float | None = None,
     ) -> dict[str, Stats]:
-        """{layer: running statistics}, of all layers as of one moment, in the order of their names. Changes nothing.
+        """{layer: Session.stats}, of all layers as of one moment, in the order of their names. Changes nothing.
 
-        Errors: RESOURCE_EXHAUSTED (LIMIT_REACHED) if that is more than a reply may be long.
+        Errors: RESOURCE_EXHAUSTED (LIMIT_REACHED) if that is more than a reply may be long: view "summary" is short.
         """
-        request = pb.GetStatsRequest(
-            name=self._prefix, return_last_batch=return_last_batch, return_shadow=return_shadow
+        request = stats_request(
+            self._prefix,
+            view=view,
+            compare_with=compare_with,
+            return_last_batch=return_last_batch,
+            return_shadow=return_shadow,
         )
         reply = self._read(self._caller.stub.GetStats, request, timeout)
         return {self.layer(each.name): descriptions.stats(each) for each in reply.sessions}

@@ -2,38 +2,16 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "server/session/field_error.h"
+#include "server/session/joint_change.h"
 #include "server/session/session_name.h"
 
 namespace normserve {
 
 template <typename Answer>
 void Model::Change(const ChangeGuard& guard, const Fingerprint& fingerprint, MakeChange change,
-                   Answered<Answer> answered, JournalGroup::Remember remember) const {
-  const char* const field = guard.expected_generation.has_value() ? "expected_generation"
-                            : !guard.expected_uid.empty()         ? "expected_uid"
-                                                                  : nullptr;
-  if (field != nullptr) {
-    return std::move(answered)(FieldError(
-        field, absl::StrCat(field, " goes with a single session, and \"", name_, "\" names a model: leave it out")));
-  }
-  std::vector<std::shared_ptr<SessionJournal>> journals;
-  for (const auto& session : sessions_) journals.push_back(session->journal_);
-  JournalGroup::Change(
-      std::move(journals), guard.request_id, fingerprint, std::move(change),
-      [answered = std::move(answered),
-       id = guard.request_id](absl::StatusOr<std::vector<normserve::Answer>> made) mutable {
-        if (!made.ok()) return std::move(answered)(made.status());
-        std::vector<Answer> answers;
-        for (auto& each : *made) {
-          auto answer = AnswerAs<Answer>(std::move(each), id);
-          if (!answer.ok()) return std::move(answered)(answer.status());
-          answers.push_back(*std::move(answer));
-        }
-        std::move(answered)(std::move(answers));
-      },
-      std::move(remember));
+                   Answered<Answer> answered) const {
+  ChangeJointly(name_, sessions_, guard, fingerprint, std::move(change),
+                TakeAnswersAs<Answer>(guard.request_id, std::move(answered)));
 }
 
 void Model::SetMode(const ChangeGuard& guard, Mode mode, Answered<SessionDescription> answered) const {
@@ -60,6 +38,7 @@ void Model::DeleteSnapshot(const ChangeGuard& guard, std::string name, Answered<
 }
 
 void Model::Delete(const ChangeGuard& guard, Session::Remember remember, Answered<Deletion> answered) const {
+  if (absl::Status status = CheckJointGuard(name_, guard); !status.ok()) return std::move(answered)(status);
   JournalGroup::Remember remember_all;
   if (remember) {
     remember_all = [remember = std::move(remember)](const std::vector<Answer>& answers) {
@@ -68,7 +47,10 @@ void Model::Delete(const ChangeGuard& guard, Session::Remember remember, Answere
       return remember(std::move(deletions));
     };
   }
-  Change(guard, Fingerprint{}, SessionDeleting(), std::move(answered), std::move(remember_all));
+  std::vector<std::shared_ptr<SessionJournal>> journals;
+  for (const auto& session : sessions_) journals.push_back(session->journal());
+  JournalGroup::Change(std::move(journals), /*request_id=*/"", Fingerprint{}, SessionDeleting(),
+                       TakeAnswersAs<Deletion>("", std::move(answered)), std::move(remember_all));
 }
 
 }  // namespace normserve

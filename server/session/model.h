@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "server/session/journal_group.h"
 #include "server/session/session.h"
 
 namespace normserve {
@@ -34,8 +33,8 @@ class Model {
 
  private:
   template <typename Answer>
-  void Change(const ChangeGuard& guard, const Fingerprint& fingerprint, MakeChange change, Answered<Answer> answered,
-              JournalGroup::Remember remember = nullptr) const;
+  void Change(const ChangeGuard& guard, const Fingerprint& fingerprint, MakeChange change,
+              Answered<Answer> answered) const;
 
   const std::string name_;
   const std::vector<std::shared_ptr<Session>> sessions_;

@@ -62,6 +62,20 @@ class ModelTest(ServerTestCase):
         self.assertEqual(len(self.model.delete_snapshot("best")), 3)
         self.assertEqual([each.snapshot for each in self.model.list_snapshots()], ["alone"])
 
+    def test_layers_observe_together(self):
+        parts = [np.random.default_rng(seed).random((8, 2)) for seed in (1, 2)]
+        for part in parts:
+            seen = self.model.observe({"b.bn": normserve.Moments.of(part), "a": normserve.Moments.of(part[:, :1])})
+        self.assertEqual({layer: each.count for layer, each in seen.items()}, {"a": 16, "b.bn": 16})
+        found = self.model.moments()
+        self.assertEqual([(layer, each.count) for layer, each in found.items()], [("a", 16), ("b.bn", 16), ("deep/c", 0)])
+        np.testing.assert_allclose(found["b.bn"].mean, np.concatenate(parts).mean(axis=0), rtol=1e-12)
+        with self.assertRaises(normserve.Error):
+            self.model.observe({"a": normserve.Moments.of(parts[0][:, :1]), "nobody": normserve.Moments.of(parts[0])})
+        self.assertEqual(self.model.moments()["a"].count, 16)
+        self.model.observe(reset=True)
+        self.assertEqual({each.count for each in self.model.moments().values()}, {0})
+
     def test_delete_forgets_all_of_them_and_no_other(self):
         self.assertEqual(self.model.delete(), [f"{self.prefix}/{layer}" for layer in LAYERS])
         self.assertEqual(list(self.model), [])

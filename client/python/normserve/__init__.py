@@ -19,6 +19,7 @@ from normserve.diagnosis import Diagnosis
 from normserve.error import Error
 from normserve.model import Model
 from normserve.moments import Moments
+from normserve.population import Observed
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
 from normserve.stats_view import Comparison, Quantiles, StatsSummary
@@ -38,6 +39,7 @@ __all__ = [
     "Model",
     "Moments",
     "Normalization",
+    "Observed",
     "Quantiles",
     "ServerInfo",
     "Session",

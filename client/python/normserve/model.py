@@ -12,13 +12,14 @@ from normserve.descriptions import SessionInfo, Snapshot, Stats
 from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
 from normserve.moments import Moments
+from normserve.population import ModelPopulation
 from normserve.session import Session
 from normserve.stats_view import stats_request
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2
 
 
-class Model:
+class Model(ModelPopulation):
     """All sessions whose names begin with a prefix, such as the layers of "resnet50/". Made by Client.model.
 
     A layer is a session's name without the prefix, such as "layer1.0.bn1", which is how the model's state_dict() names it.
@@ -36,6 +37,10 @@ class Model:
     @property
     def prefix(self) -> str:
         """With its "/" at the end."""
+        return self._prefix
+
+    @property
+    def _target(self) -> str:
         return self._prefix
 
     def __repr__(self) -> str:

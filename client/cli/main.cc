@@ -132,8 +132,9 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   clone->add_option("clone-name", options.clone_name, "left out: the server makes one")->type_name("NAME");
   clone->callback([&] { run = [&] { return Clone(options.command_line, options.session, options.clone_name); }; });
 
-  CLI::App* remove = AddCommand(app, "delete", "Forgets a session and its snapshots.", "normctl delete encoder/bn3");
-  AddSession(remove, options.session);
+  CLI::App* remove = AddCommand(app, "delete", "Forgets a session and its snapshots.",
+                                "normctl delete encoder/bn3\n         normctl delete encoder/");
+  AddNamed(remove, options.session);
   remove->callback([&] { run = [&] { return Delete(options.command_line, options.session); }; });
 
   CLI::App* mode =
@@ -187,8 +188,9 @@ void AddSnapshotCommands(CLI::App& app, Options& options, std::function<int()>& 
   AddSnapshot(restore, options.snapshot);
   restore->callback([&] { run = [&] { return Restore(options.command_line, options.session, options.snapshot); }; });
 
-  CLI::App* list = AddCommand(app, "snapshots", "Lists a session's snapshots.", "normctl snapshots encoder/bn3");
-  AddSession(list, options.session);
+  CLI::App* list = AddCommand(app, "snapshots", "Lists a session's snapshots.",
+                              "normctl snapshots encoder/bn3\n         normctl snapshots encoder/");
+  AddNamed(list, options.session);
   list->callback([&] { run = [&] { return ListSnapshots(options.command_line, options.session); }; });
 
   CLI::App* remove = AddCommand(app, "delete-snapshot", "Forgets one snapshot of a session.",

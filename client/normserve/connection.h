@@ -214,7 +214,8 @@ class Connection {
   virtual absl::StatusOr<Session> CloneSession(const CloneSessionRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<Session>> SetMode(const SetModeRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) = 0;
-  virtual absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<DeletedSession>> DeleteSession(const DeleteSessionRequest& request,
+                                                                    absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<Snapshot>> SnapshotState(const SnapshotStateRequest& request,
                                                               absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<Session>> RestoreState(const RestoreStateRequest& request,

@@ -383,6 +383,14 @@ ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message) {
   return reply;
 }
 
+std::vector<DeletedSession> FromMessage(const v1::DeleteSessionReply& message) {
+  std::vector<DeletedSession> deleted;
+  for (const v1::DeletedSession& session : message.sessions()) {
+    deleted.push_back({.name = session.name(), .uid = session.uid(), .generation = session.generation()});
+  }
+  return deleted;
+}
+
 absl::StatusOr<std::vector<Diagnosis>> FromMessage(const v1::DiagnoseReply& message) {
   return FromMessages<Diagnosis>("Diagnose", message.sessions());
 }

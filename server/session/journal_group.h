@@ -1,6 +1,7 @@
 // One change of several sessions, such as the layers of a model: made, stored and seen together, or not at all.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,12 +27,16 @@ class JournalGroup : public std::enable_shared_from_this<JournalGroup> {
 
   // `journals` are of one server and each another, at least one. Calls `made` once, as SessionJournal::Change does:
   // with an answer of each that remembers the request, or of all in their order, or the first error.
+  //
+  // `remember` is for a request that is remembered for the server and not by the sessions (`request_id` is empty then):
+  // what it makes of all answers is stored with the change.
+  using Remember = std::function<StoredRequest(const std::vector<Answer>&)>;
   static void Change(std::vector<std::shared_ptr<SessionJournal>> journals, std::string request_id,
-                     const Fingerprint& fingerprint, MakeChange make, Made made);
+                     const Fingerprint& fingerprint, MakeChange make, Made made, Remember remember = nullptr);
 
  private:
   JournalGroup(std::vector<std::shared_ptr<SessionJournal>> journals, std::string request_id,
-               const Fingerprint& fingerprint, MakeChange make, Made made);
+               const Fingerprint& fingerprint, MakeChange make, Made made, Remember remember);
 
   using Callbacks = SessionJournal::Callbacks;
   using Outcome = std::optional<absl::StatusOr<std::vector<Answer>>>;
@@ -61,6 +66,7 @@ class JournalGroup : public std::enable_shared_from_this<JournalGroup> {
   const Fingerprint fingerprint_;
 
   const MakeChange make_;
+  const Remember remember_;
   Made made_;
   std::vector<Part> parts_;
 

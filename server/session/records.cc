@@ -250,6 +250,11 @@ void WriteAnswer(const ForwardAnswer& answer, RecordWriter& to) {
 
 void WriteAnswer(const Deletion& deletion, RecordWriter& to) { to.Text(deletion.uid).Int(deletion.generation); }
 
+void WriteAnswer(const Deletions& deletions, RecordWriter& to) {
+  to.Int(static_cast<int64_t>(deletions.size()));
+  for (const Deletion& deletion : deletions) to.Text(deletion.name).Text(deletion.uid).Int(deletion.generation);
+}
+
 void WriteAnswer(const SnapshotDescription& snapshot, RecordWriter& to) {
   to.Text(snapshot.session)
       .Text(snapshot.uid)
@@ -262,6 +267,27 @@ void WriteAnswer(const SnapshotDescription& snapshot, RecordWriter& to) {
 
 void WriteAnswer(const ObservationAnswer& answer, RecordWriter& to) {
   to.Text(answer.session).Text(answer.uid).Int(answer.generation).Int(answer.count);
+}
+
+Deletions ReadDeletions(RecordReader& from) {
+  Deletions deletions;
+  const int64_t size = from.Int();
+  for (int64_t i = 0; i < size; ++i) {
+    Deletion deletion;
+    deletion.name = from.Text();
+    deletion.uid = from.Text();
+    deletion.generation = from.Int();
+    if (deletion.name.empty()) break;  // no session's is: the record is damaged
+    deletions.push_back(std::move(deletion));
+  }
+  return deletions;
+}
+
+// What a record calls the kinds of answers.
+constexpr int64_t kDeletionsKind = 6;
+int64_t KindOf(const Answer& answer) {
+  if (std::holds_alternative<Deletions>(answer)) return kDeletionsKind;
+  return static_cast<int64_t>(answer.index());
 }
 
 Answer ReadAnswer(int64_t kind, RecordReader& from) {
@@ -291,6 +317,7 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
     answer.count = from.Int();
     return answer;
   }
+  if (kind == kDeletionsKind) return ReadDeletions(from);
   if (kind != 3) from.Spoil("what it answers is not known");
   SnapshotDescription snapshot;
   snapshot.session = from.Text();
@@ -439,7 +466,7 @@ StoredRequest WriteRequest(const RequestRing& ring, int64_t sequence, const std:
   RecordWriter to(kRequestVersion);
   to.Text(ring.uid).Text(request_id).Int(sequence);
   to.Int(static_cast<int64_t>(request.fingerprint.low)).Int(static_cast<int64_t>(request.fingerprint.high));
-  to.Int(static_cast<int64_t>(request.answer.index()));
+  to.Int(KindOf(request.answer));
   std::visit([&to](const auto& answer) { WriteAnswer(answer, to); }, request.answer);
   return {.slot = sequence % ring.num_slots, .sequence = sequence, .request_id = request_id, .record = to.Finish()};
 }

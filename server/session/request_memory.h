@@ -49,6 +49,7 @@ struct ForwardAnswer {
 struct Deletion {
   std::string uid;
   int64_t generation = 0;
+  std::string name;  // not remembered of one that was deleted by itself: its request has it
 };
 
 // What a session has observed, without the moments' vectors.
@@ -59,7 +60,11 @@ struct ObservationAnswer {
   int64_t count = 0;  // values a channel, of all that was observed
 };
 
-using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, ObservationAnswer>;
+// Those of a deleted model, in the order of their names.
+using Deletions = std::vector<Deletion>;
+
+using Answer =
+    std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, ObservationAnswer, Deletions>;
 
 // The answer as the kind that the method gives, whatever the kind. The fingerprint holds the method, so another kind is
 // a collision: refused all the same.

@@ -165,16 +165,11 @@ void Session::DeleteSnapshot(const ChangeGuard& guard, std::string name, Answere
 void Session::Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered) {
   Make<Deletion>(
       guard, Fingerprint{},
-      [journal = journal_,
-       remember = std::move(remember)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
-        const SessionIdentity& identity = journal->identity();
-        if (newest.is_deleted) return SessionNotFound(identity.name);
-        const int64_t size_bytes = StateSizeBytes(newest.state->config.num_features);
-        const Deletion deletion{.uid = identity.uid, .generation = newest.state->generation};
-        return SessionChange{.deletes = true,
-                             .answer = deletion,
-                             .server_request = remember ? std::optional(remember(deletion)) : std::nullopt,
-                             .freed_bytes = size_bytes * static_cast<int64_t>(1 + newest.snapshots->size())};
+      [journal = journal_, remember = std::move(remember),
+       change = SessionDeleting()](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
+        auto deletion = change(*journal, newest);
+        if (deletion.ok() && remember) deletion->server_request = remember(deletion->answer);
+        return deletion;
       },
       std::move(answered));
 }

@@ -108,7 +108,7 @@ class Session {
   // Marks the session deleted: nothing is folded any more. Errors as SetMode. To remember the request is the registry's
   // part: the guard has no id here, and what `remember` makes of the answer (nothing, if it is empty) is stored with
   // it.
-  using Remember = std::function<StoredRequest(const Deletion&)>;
+  using Remember = std::function<StoredRequest(Answer)>;
   void Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered);
 
  private:

@@ -116,4 +116,16 @@ MakeChange SnapshotDeleting(std::string name) {
   };
 }
 
+MakeChange SessionDeleting() {
+  return [](const SessionJournal& journal, const SessionContent& newest) -> absl::StatusOr<SessionChange> {
+    const SessionIdentity& identity = journal.identity();
+    if (newest.is_deleted) return SessionNotFound(identity.name);
+    const int64_t size_bytes = StateSizeBytes(newest.state->config.num_features);
+    return SessionChange{
+        .deletes = true,
+        .answer = Deletion{.uid = identity.uid, .generation = newest.state->generation, .name = identity.name},
+        .freed_bytes = size_bytes * static_cast<int64_t>(1 + newest.snapshots->size())};
+  };
+}
+
 }  // namespace normserve

@@ -26,6 +26,7 @@ MakeChange ModeChange(Mode mode);
 MakeChange SnapshotTaking(std::string name);
 MakeChange SnapshotRestoring(std::string name);
 MakeChange SnapshotDeleting(std::string name);
+MakeChange SessionDeleting();
 
 // A session as it is, or was, with `content`; and one of its snapshots.
 SessionDescription Describe(const SessionIdentity& identity, const SessionContent& content);

@@ -3,14 +3,15 @@
     normserve.torch.push(model, client, "resnet50")   # one session a layer: "resnet50/layer1.0.bn1", ...
     normserve.torch.pull(model, client, "resnet50")   # parameters and statistics back into the model
 
+    normserve.torch.diagnose(model, loader, client, "resnet50")   # which layers these data do not suit, and why
+
     moments = normserve.torch.collect_moments(model, loader)   # {layer: Moments} of what each layer is fed
 
-Nothing here keeps state; a Client may be used by several threads at once, a model may not.
+A Client may be used by several threads at once, a model may not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -18,23 +19,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from normserve.bfloat16 import BFloat16
 from normserve.client import Client
 from normserve.descriptions import SessionInfo
 from normserve.error import Error
-from normserve.moments import Moments
+from normserve.torch_calibration import diagnose
+from normserve.torch_moments import batch_norm_layers, collect_moments, collect_sequentially
+from normserve.torch_state import pull_state_dict, push_state_dict
 
-
-def batch_norm_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(name, module) of every batch-norm layer (BatchNorm1d to 3d, SyncBatchNorm), named as state_dict() names them.
-
-    The name of `model` itself, if it is one, is "". A layer that is used in several places comes once.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm):
-            yield name, module
+__all__ = [
+    "batch_norm_layers",
+    "collect_moments",
+    "collect_sequentially",
+    "diagnose",
+    "from_numpy",
+    "pull",
+    "pull_state_dict",
+    "push",
+    "push_state_dict",
+    "to_numpy",
+]
 
 
 def push(model: nn.Module, client: Client, prefix: str) -> None:
@@ -92,45 +97,6 @@ def pull(model: nn.Module, client: Client, prefix: str) -> None:
                     target.copy_(torch.from_numpy(values[key]))
             if getattr(module, "num_batches_tracked", None) is not None:
                 module.num_batches_tracked.fill_(num_batches_tracked)
-
-
-def collect_moments(
-    model: nn.Module, loader: Iterable[Any], call: Callable[[nn.Module, Any], Any] | None = None
-) -> dict[str, Moments]:
-    """{layer's name: Moments of all that it is fed}, over every batch of `loader`, merged exactly, in float64.
-
-      loader  batches, already on the model's device: whatever `call` takes
-      call    call(model, batch) runs one batch. None: model(batch), of a tuple or list its first entry
-
-    The model runs without gradients, in the mode it is in: in train() layers see inputs normalised with their batches, in
-    eval() with the running statistics. Its layers' running statistics are as before afterwards. A layer that no batch
-    reaches has count 0.
-    """
-    layers = dict(batch_norm_layers(model))
-    found = {name: Moments(0, np.zeros(module.num_features), np.zeros(module.num_features)) for name, module in layers.items()}
-    kept = [(module, key, value.clone()) for module in layers.values() for key, value in module.named_buffers()]
-
-    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            found[name] += Moments.of(inputs[0].detach().cpu().double().numpy())
-
-        return add
-
-    hooks = [module.register_forward_pre_hook(hook(name)) for name, module in layers.items()]
-    try:
-        with torch.no_grad():
-            for batch in loader:
-                if call is not None:
-                    call(model, batch)
-                else:
-                    model(batch[0] if isinstance(batch, (tuple, list)) else batch)
-    finally:
-        for handle in hooks:
-            handle.remove()
-        with torch.no_grad():
-            for module, key, value in kept:
-                module.get_buffer(key).copy_(value)
-    return found
 
 
 def to_numpy(tensor: torch.Tensor) -> npt.NDArray[Any] | BFloat16:

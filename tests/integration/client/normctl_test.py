@@ -240,8 +240,17 @@ class Normctl(ServerTestCase):
         self.assertEqual(self.normctl("mode", "whole/", "eval").splitlines(),
                          ["whole/a is in EVAL, generation 1", "whole/b is in EVAL, generation 1"])
         self.assertEqual([session["mode"] for session in self.normctl_json("restore", "whole/", "first")], ["TRAIN"] * 2)
+        self.normctl("snapshot", "whole/b", "second")
+        self.assertEqual([(each["name"], each["snapshot"]) for each in self.normctl_json("snapshots", "whole/")],
+                         [("whole/a", "first"), ("whole/b", "first"), ("whole/b", "second")])
+        self.assertEqual([line.split()[-2:] for line in self.normctl("snapshots", "whole/").splitlines()[1:]][2],
+                         ["whole/b", "second"])
         self.assertEqual(self.normctl("delete-snapshot", "whole/", "first"), "deleted snapshot first of whole/\n")
         self.assertIn("whole/a", self.refused("restore", "whole/", "first"))
+        self.assertEqual(self.normctl("delete", "whole/"), "deleted whole/a\ndeleted whole/b\n")
+        self.assertIn("whole/", self.refused("delete", "whole/"))
+        self.normctl("create", "whole/c", "--num-features", "2")
+        self.assertEqual(self.normctl_json("delete", "whole/"), [{"deleted": "whole/c"}])
 
     def test_clone_is_equal_and_independent(self):
         path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))

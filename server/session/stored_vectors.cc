@@ -67,7 +67,10 @@ absl::Status FillIn(const StoredPart& session, const StoredVectors& vectors, int
     return StoredDataLost(session.Of(kShadowPart),
                           there == kNoVersion ? kMissing : "those of another change are there");
   }
-  if (there != kNoVersion) observations = {.shadow = vectors.shadow.rbegin()->second, .shadow_version = there};
+  if (there != kNoVersion) {
+    observations.shadow = vectors.shadow.rbegin()->second;
+    observations.shadow_version = there;
+  }
   return absl::OkStatus();
 }
 

@@ -71,7 +71,9 @@ absl::StatusOr<SessionStats> BatchNorm::Stats(const StatsOptions& options) const
                                   .first_channel = options.first_channel,
                                   .num_channels = options.num_channels,
                                   .return_last_batch = options.return_last_batch,
-                                  .return_shadow = options.return_shadow},
+                                  .return_shadow = options.return_shadow,
+                                  .view = options.view,
+                                  .compare_with = options.compare_with},
                                  options.call));
 }
 

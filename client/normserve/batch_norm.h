@@ -56,7 +56,8 @@ class BatchNorm {
   absl::StatusOr<SessionStats> Stats(int64_t first_channel, int64_t num_channels,
                                      const CallOptions& options = {}) const;
 
-  // The same, and the moments that are kept beside the state.
+  // The same, as a number a channel or summed up; with the moments that are kept beside the state, or compared with
+  // them.
   absl::StatusOr<SessionStats> Stats(const StatsOptions& options) const;
 
   // Why evaluation puts out something else than training here, how much, and what to do. Changes nothing.

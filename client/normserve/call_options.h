@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "normserve/session.h"
 #include "normserve/statistics.h"
+#include "normserve/stats_view.h"
 
 namespace normserve::client {
 
@@ -91,9 +92,11 @@ struct BackwardOptions {
 // Options of one Stats.
 struct StatsOptions {
   int64_t first_channel = 0;
-  int64_t num_channels = 0;        // 0: all from first_channel on
-  bool return_last_batch = false;  // whether SessionStats::last_batch is set
-  bool return_shadow = false;      // whether SessionStats::shadow is set
+  int64_t num_channels = 0;                           // 0: all from first_channel on
+  bool return_last_batch = false;                     // whether SessionStats::last_batch is set
+  bool return_shadow = false;                         // whether SessionStats::shadow is set
+  StatsView view = StatsView::kUnspecified;           // how much is returned; unset: a number a channel
+  std::optional<ComparisonSource> compare_with = {};  // what the running statistics are compared with; nothing: no data
   CallOptions call = {};
 };
 

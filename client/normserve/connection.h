@@ -15,6 +15,7 @@
 #include "normserve/server_info.h"
 #include "normserve/session.h"
 #include "normserve/statistics.h"
+#include "normserve/stats_view.h"
 #include "normserve/tensor.h"
 
 namespace normserve::client {
@@ -171,6 +172,8 @@ struct GetStatsRequest {
   int64_t num_channels = 0;  // 0: all from first_channel on
   bool return_last_batch = false;
   bool return_shadow = false;
+  StatsView view = StatsView::kUnspecified;
+  std::optional<ComparisonSource> compare_with = {};  // nothing: no comparison
 };
 
 struct DiagnoseRequest {
@@ -186,11 +189,15 @@ struct SessionStats {
   std::string uid;
   int64_t generation = 0;
   Mode mode = Mode::kUnspecified;
-  RunningStatistics statistics;  // of the channels asked for
+  RunningStatistics statistics;  // of the channels asked for; of a summary the batches alone
   int64_t first_channel = 0;     // the first one in `statistics`
   // Of the same channels, if they were asked for; count 0: no batch so far.
   std::optional<Moments> last_batch;  // of the newest batch that updated the running statistics
   std::optional<Moments> shadow;      // of all that updated the shadow moments since SHADOW began
+  // What is the matter with channels, such as "DEAD" (normserve.v1.FlagReason without its prefix), and which have it.
+  std::map<std::string, std::vector<int64_t>> flags = {};
+  std::optional<Comparison> comparison = {};  // of the same channels, with compare_with
+  std::optional<StatsSummary> summary = {};   // with StatsView::kSummary
 };
 
 // One attempt of every call. Implementations are thread-safe, never repeat a call of their own accord, and give up at

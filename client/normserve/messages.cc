@@ -13,9 +13,6 @@ namespace {
 
 v1::Mode ToMessage(Mode mode) { return static_cast<v1::Mode>(mode); }
 
-// A mode that this library has no name for is kUnspecified.
-Mode FromMessage(v1::Mode mode) { return v1::Mode_IsValid(mode) ? static_cast<Mode>(mode) : Mode::kUnspecified; }
-
 // A level that this library has no name for, and none, are nothing.
 std::optional<Durability> FromMessage(v1::Durability durability) {
   if (durability == v1::DURABILITY_UNSPECIFIED || !v1::Durability_IsValid(durability)) return std::nullopt;
@@ -91,21 +88,11 @@ SessionConfig FromMessage(const v1::SessionConfig& message) {
   return config;
 }
 
-Moments FromMessage(const v1::Moments& message) {
-  return {.count = message.count(), .mean = ToVector<double>(message.mean()), .m2 = ToVector<double>(message.m2())};
-}
-
 Normalization FromMessage(const v1::Normalization& message) {
   return {.mean = ToVector<double>(message.mean()),
           .var = ToVector<double>(message.var()),
           .weight = ToVector<float>(message.weight()),
           .from_batch = message.from_batch()};
-}
-
-RunningStatistics FromMessage(const v1::RunningStatistics& message) {
-  return {.running_mean = ToVector<double>(message.running_mean()),
-          .running_var = ToVector<double>(message.running_var()),
-          .num_batches_tracked = message.num_batches_tracked()};
 }
 
 Snapshot FromMessage(const v1::Snapshot& message) {
@@ -134,12 +121,23 @@ void WriteMoments(const Moments& moments, v1::Moments& message) {
   message.mutable_m2()->Add(moments.m2.begin(), moments.m2.end());
 }
 
-// An enumerator's name as it is told to users; "UNKNOWN" for one that this library is too old for.
+}  // namespace
+
+Mode FromMessage(v1::Mode mode) { return v1::Mode_IsValid(mode) ? static_cast<Mode>(mode) : Mode::kUnspecified; }
+
+Moments FromMessage(const v1::Moments& message) {
+  return {.count = message.count(), .mean = ToVector<double>(message.mean()), .m2 = ToVector<double>(message.m2())};
+}
+
+RunningStatistics FromMessage(const v1::RunningStatistics& message) {
+  return {.running_mean = ToVector<double>(message.running_mean()),
+          .running_var = ToVector<double>(message.running_var()),
+          .num_batches_tracked = message.num_batches_tracked()};
+}
+
 std::string WithoutPrefix(const std::string& name, absl::string_view prefix) {
   return name.empty() ? "UNKNOWN" : std::string(absl::StripPrefix(name, prefix));
 }
-
-}  // namespace
 
 absl::Status FromGrpcStatus(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
@@ -242,18 +240,6 @@ v1::DeleteSnapshotRequest ToMessage(const DeleteSnapshotRequest& request) {
   return message;
 }
 
-v1::GetStatsRequest ToMessage(const GetStatsRequest& request) {
-  v1::GetStatsRequest message;
-  message.set_name(request.name);
-  if (request.first_channel != 0 || request.num_channels != 0) {
-    message.mutable_channel_range()->set_first(request.first_channel);
-    if (request.num_channels != 0) message.mutable_channel_range()->set_count(request.num_channels);
-  }
-  message.set_return_last_batch(request.return_last_batch);
-  message.set_return_shadow(request.return_shadow);
-  return message;
-}
-
 v1::DiagnoseRequest ToMessage(const DiagnoseRequest& request) {
   v1::DiagnoseRequest message;
   message.set_name(request.name);
@@ -347,18 +333,6 @@ ListSessionsReply FromMessage(const v1::ListSessionsReply& message) {
   ListSessionsReply reply{.next_page_token = message.next_page_token()};
   for (const v1::Session& session : message.sessions()) reply.sessions.push_back(FromMessage(session));
   return reply;
-}
-
-SessionStats FromMessage(const v1::SessionStatistics& session) {
-  SessionStats stats{.name = session.name(),
-                     .uid = session.uid(),
-                     .generation = session.generation(),
-                     .mode = FromMessage(session.mode()),
-                     .statistics = FromMessage(session.statistics()),
-                     .first_channel = session.first_channel()};
-  if (session.has_last_batch()) stats.last_batch = FromMessage(session.last_batch());
-  if (session.has_shadow()) stats.shadow = FromMessage(session.shadow());
-  return stats;
 }
 
 Diagnosis FromMessage(const v1::Diagnosis& message) {

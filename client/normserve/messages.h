@@ -3,8 +3,11 @@
 
 #include <grpcpp/support/status.h>
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "normserve/connection.h"
 #include "normserve/v1/batch_norm_service.pb.h"
 #include "normserve/v1/session.pb.h"
@@ -30,6 +33,14 @@ v1::DiagnoseRequest ToMessage(const DiagnoseRequest& request);
 v1::BackwardRequest ToMessage(const BackwardRequest& request);
 v1::ForwardRequest ToMessage(const ForwardRequest& request);
 
+// An enumerator's name as it is told to users; "UNKNOWN" for one that this library is too old for.
+std::string WithoutPrefix(const std::string& name, absl::string_view prefix);
+
+// A mode that this library has no name for is kUnspecified.
+Mode FromMessage(v1::Mode mode);
+Moments FromMessage(const v1::Moments& message);
+RunningStatistics FromMessage(const v1::RunningStatistics& message);
+SessionStats FromMessage(const v1::SessionStatistics& message);
 Session FromMessage(const v1::Session& message);
 // Of the one session asked for. INTERNAL: the reply holds none.
 absl::StatusOr<std::vector<Session>> FromMessage(const v1::SetModeReply& message);

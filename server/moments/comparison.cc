@@ -1,5 +1,6 @@
 #include "server/moments/comparison.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -84,6 +85,24 @@ absl::StatusOr<std::vector<ChannelComparison>> CompareChannels(const Moments& ba
     channels[c] = Compare(batch.count, batch.mean[c], batch.m2[c], reference.mean[c], reference.variance[c]);
   }
   return channels;
+}
+
+std::optional<double> Drift(absl::Span<const ChannelComparison> channels, const NormalizationStatistics& reference,
+                            double epsilon) {
+  double largest = 0;
+  std::vector<double> shares;
+  for (size_t c = 0; c < channels.size(); ++c) {
+    if (!channels[c].wasserstein.has_value()) continue;
+    const double share = Scaled(*channels[c].wasserstein, std::sqrt(reference.variance[c] + epsilon));
+    if (!std::isfinite(share)) continue;
+    shares.push_back(share);
+    largest = std::max(largest, share);
+  }
+  if (shares.empty()) return std::nullopt;
+  if (largest == 0) return 0;
+  double sum = 0;  // of the largest: squares of shares may overflow
+  for (double share : shares) sum += share / largest * (share / largest);
+  return largest * std::sqrt(sum / static_cast<double>(shares.size()));
 }
 
 }  // namespace normserve

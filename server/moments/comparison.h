@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/batch_norm.h"
 
 namespace normserve {
@@ -34,5 +35,12 @@ struct ChannelComparison {
 // every field is absent. INVALID_ARGUMENT (SHAPE_MISMATCH): the lengths differ; (INVALID_FIELD): a negative count.
 absl::StatusOr<std::vector<ChannelComparison>> CompareChannels(const Moments& batch,
                                                                const NormalizationStatistics& reference);
+
+// How far a layer has drifted, comparable from layer to layer: the root mean square over the channels of `wasserstein`
+// as a share of sqrt(V + epsilon), which is about how far evaluation's normalised output lies from what it was made
+// for. Channels whose share is not finite are left out; nothing if that leaves none. `channels` are those of
+// `reference`.
+std::optional<double> Drift(absl::Span<const ChannelComparison> channels, const NormalizationStatistics& reference,
+                            double epsilon);
 
 }  // namespace normserve

@@ -8,6 +8,7 @@
 #include "server/rpc/message_call.h"
 #include "server/rpc/server_info_message.h"
 #include "server/rpc/session_messages.h"
+#include "server/rpc/stats_messages.h"
 #include "server/rpc/unary_call.h"
 #include "server/session/backward_call.h"
 #include "server/session/field_error.h"

@@ -11,6 +11,7 @@
 #include "server/rpc/kept_fields.h"
 #include "server/rpc/session_messages.h"
 #include "server/rpc/split_message.h"
+#include "server/rpc/stats_messages.h"
 #include "server/rpc/tensor_message.h"
 #include "server/session/field_error.h"
 
@@ -111,7 +112,7 @@ grpc::ByteBuffer WriteForwardReply(const ForwardReply& reply, const std::string&
   message.set_update(WriteUpdate(reply.update));
   message.set_durability(WriteDurability(reply.durability));
   if (reply.batch_moments.has_value()) {
-    WriteMoments(*reply.batch_moments, 0, reply.batch_moments->mean.size(), *message.mutable_batch_moments());
+    WriteMoments(*reply.batch_moments, {.count = reply.batch_moments->mean.size()}, *message.mutable_batch_moments());
   }
   if (reply.saved.has_value() && reply.return_normalization) {
     const SavedForward& saved = *reply.saved;

@@ -2,10 +2,9 @@
 
 #include <iterator>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/error_reason.h"
 #include "server/rpc/config_message.h"
+#include "server/rpc/stats_messages.h"
 #include "server/session/field_error.h"
 #include "server/session/page_token.h"
 #include "server/session/session_name.h"
@@ -21,25 +20,7 @@ void WriteTime(absl::Time time, google::protobuf::Timestamp& message) {
   message.set_nanos(static_cast<int>((time - absl::FromUnixSeconds(message.seconds())) / absl::Nanoseconds(1)));
 }
 
-template <typename T, typename Field>
-void WriteVector(const std::vector<T>& values, size_t first, size_t count, Field& field) {
-  field.Add(values.begin() + static_cast<ptrdiff_t>(first), values.begin() + static_cast<ptrdiff_t>(first + count));
-}
-
-void WriteStatistics(const SessionState& state, size_t first, size_t count, v1::RunningStatistics& message) {
-  if (state.running == nullptr) return;
-  WriteVector(state.running->mean, first, count, *message.mutable_running_mean());
-  WriteVector(state.running->variance, first, count, *message.mutable_running_var());
-  message.set_num_batches_tracked(state.num_batches_tracked);
-}
-
 }  // namespace
-
-void WriteMoments(const Moments& moments, size_t first, size_t count, v1::Moments& message) {
-  message.set_count(moments.count);
-  WriteVector(moments.mean, first, count, *message.mutable_mean());
-  WriteVector(moments.m2, first, count, *message.mutable_m2());
-}
 
 absl::StatusOr<std::optional<Mode>> ReadMode(int mode) {
   switch (mode) {
@@ -148,79 +129,12 @@ void WriteSession(const Session& session, bool with_vectors, v1::Session& messag
   const auto& state = content.state;
   WriteDescription(session.Describe(content), message);
   if (!with_vectors) return;
-  const size_t num_features = state->parameters->weight.size();
+  const Channels all{.count = state->parameters->weight.size()};
   if (state->config.affine) {
-    WriteVector(state->parameters->weight, 0, num_features, *message.mutable_parameters()->mutable_weight());
-    WriteVector(state->parameters->bias, 0, num_features, *message.mutable_parameters()->mutable_bias());
+    WriteVector(state->parameters->weight, all, *message.mutable_parameters()->mutable_weight());
+    WriteVector(state->parameters->bias, all, *message.mutable_parameters()->mutable_bias());
   }
-  if (state->running != nullptr) WriteStatistics(*state, 0, num_features, *message.mutable_statistics());
-}
-
-namespace {
-
-absl::Status WriteStatsOf(const Session& session, const SessionContent& content, const v1::GetStatsRequest& request,
-                          v1::SessionStatistics& message) {
-  const auto& [state, observations, snapshots, is_deleted] = content;
-  const v1::ChannelRange& range = request.channel_range();
-  const int64_t num_features = state->config.num_features;
-  if (range.first() < 0 || range.first() >= num_features) {
-    return FieldError("channel_range.first",
-                      absl::StrCat("channel_range.first is ", range.first(), ": session \"", session.name(),
-                                   "\" has channels 0 up to ", num_features - 1));
-  }
-  const int64_t rest = num_features - range.first();
-  if (range.count() < 0 || range.count() > rest) {
-    return FieldError("channel_range.count", absl::StrCat("channel_range.count is ", range.count(), ": from channel ",
-                                                          range.first(), " on session \"", session.name(), "\" has ",
-                                                          rest, " channels; 0 means all of them"));
-  }
-  const int64_t count = range.count() == 0 ? rest : range.count();
-  message.set_name(session.name());
-  message.set_uid(session.uid());
-  message.set_generation(state->generation);
-  message.set_mode(WriteMode(state->mode));
-  message.set_first_channel(range.first());
-  const auto first = static_cast<size_t>(range.first()), size = static_cast<size_t>(count);
-  WriteStatistics(*state, first, size, *message.mutable_statistics());
-  const auto write = [&](const std::shared_ptr<const Moments>& moments, v1::Moments& to) {
-    if (moments != nullptr) WriteMoments(*moments, first, size, to);
-  };
-  if (request.return_last_batch()) write(observations.last_batch, *message.mutable_last_batch());
-  if (request.return_shadow()) write(observations.shadow, *message.mutable_shadow());
-  return absl::OkStatus();
-}
-
-}  // namespace
-
-absl::Status CheckReplySize(const std::string& name, const std::vector<SessionContent>& contents, int64_t channel_bytes,
-                            int64_t max_bytes) {
-  if (!absl::EndsWith(name, "/")) return absl::OkStatus();
-  int64_t size_bytes = 0;
-  for (const SessionContent& content : contents) size_bytes += content.state->config.num_features * channel_bytes;
-  if (size_bytes <= max_bytes) return absl::OkStatus();
-  return MakeError(
-      absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
-      absl::StrCat("what is asked of the ", contents.size(), " sessions of \"", name, "\" takes ", size_bytes,
-                   " bytes, a reply at most ", max_bytes, ": ask for a longer prefix or for single sessions"),
-      {{"limit", "max_message_bytes"}});
-}
-
-absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
-                        const std::vector<SessionContent>& contents, const v1::GetStatsRequest& request,
-                        int64_t max_bytes, v1::GetStatsReply& reply) {
-  const bool is_model = absl::EndsWith(request.name(), "/");
-  if (is_model && request.has_channel_range()) {
-    return FieldError("channel_range", absl::StrCat("channel_range goes with a single session, and \"", request.name(),
-                                                    "\" names a model: leave it out, or name one of its sessions"));
-  }
-  // What a channel takes at most; asked before anything is written.
-  const int64_t channel_bytes =
-      static_cast<int64_t>(2 * sizeof(double)) * (1 + request.return_last_batch() + request.return_shadow());
-  absl::Status status = CheckReplySize(request.name(), contents, channel_bytes, max_bytes);
-  for (size_t i = 0; status.ok() && i < sessions.size(); ++i) {
-    status = WriteStatsOf(*sessions[i], contents[i], request, *reply.add_sessions());
-  }
-  return status;
+  if (state->running != nullptr) WriteRunningStatistics(*state, all, *message.mutable_statistics());
 }
 
 }  // namespace normserve

@@ -31,19 +31,6 @@ absl::Status WriteSnapshots(const Session& session, const v1::ListSnapshotsReque
 // Description, and with `with_vectors` parameters and statistics, all of one state.
 void WriteSession(const Session& session, bool with_vectors, v1::Session& message);
 
-// RESOURCE_EXHAUSTED (LIMIT_REACHED): a reply about the model `name` would take more than `max_bytes`, at
-// `channel_bytes` a channel. A single session is never too large.
-absl::Status CheckReplySize(const std::string& name, const std::vector<SessionContent>& contents, int64_t channel_bytes,
-                            int64_t max_bytes);
-
-// Of the channels asked for. Errors as CheckReplySize; INVALID_ARGUMENT: the range leaves the session's channels.
-absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
-                        const std::vector<SessionContent>& contents, const v1::GetStatsRequest& request,
-                        int64_t max_bytes, v1::GetStatsReply& reply);
-
-// Those of `count` channels from `first` on.
-void WriteMoments(const Moments& moments, size_t first, size_t count, v1::Moments& message);
-
 // The guards of any request that has all three.
 template <typename Request>
 ChangeGuard ReadGuard(const Request& request) {

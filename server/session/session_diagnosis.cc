@@ -7,6 +7,7 @@
 #include "absl/strings/strip.h"
 #include "kernels/error_reason.h"
 #include "server/session/field_error.h"
+#include "server/session/session_report.h"
 
 namespace normserve {
 namespace {
@@ -25,19 +26,11 @@ AverageKind KindOf(Averaging averaging) {
 
 DiagnosedLayer LayerOf(const SessionState& state, int64_t samples_per_batch) {
   const SessionConfig& config = state.config;
-  DiagnosedLayer layer{.num_features = static_cast<size_t>(config.num_features),
-                       .statistics = {.num_batches_tracked = state.num_batches_tracked,
-                                      .weight = state.parameters->weight,
-                                      .bias = state.parameters->bias,
-                                      .epsilon = config.epsilon},
-                       .average = {.kind = KindOf(config.averaging), .momentum = config.momentum},
-                       .running_variance_biased = config.running_variance == RunningVariance::kBiased,
-                       .samples_per_batch = samples_per_batch};
-  if (state.running != nullptr) {
-    layer.statistics.running_mean = state.running->mean;
-    layer.statistics.running_variance = state.running->variance;
-  }
-  return layer;
+  return DiagnosedLayer{.num_features = static_cast<size_t>(config.num_features),
+                        .statistics = StatisticsOf(state),
+                        .average = {.kind = KindOf(config.averaging), .momentum = config.momentum},
+                        .running_variance_biased = config.running_variance == RunningVariance::kBiased,
+                        .samples_per_batch = samples_per_batch};
 }
 
 // As moments of data are: any count but a negative one, a value a channel, no negative sum of squares.

@@ -154,7 +154,7 @@ class TheContract(unittest.TestCase):
             print(f"{len(new)} additions are not recorded yet (contract.py record): {', '.join(new[:5])} ...")
 
     def test_keeps_exactly_the_numbers_that_the_readme_explains(self):
-        self.assertGreater(len(self.plan), 20)
+        self.assertGreater(len(self.plan), 5)
         self.assertEqual(contract.plan_mismatches(self.current, self.plan), [])
 
     def test_comments_everything(self):

@@ -78,6 +78,8 @@ inline grpc::Status GetStats(ServerProcess& server, const std::string& name, v1:
 inline std::string AllOf(ServerProcess& server, const std::string& name) {
   v1::GetStatsReply stats;
   EXPECT_THAT(GetStats(server, name, &stats), Succeeds());
+  // Judged by the newest batch too, which does not outlive it.
+  for (auto& session : *stats.mutable_sessions()) session.clear_flags();
   return absl::StrCat(TestClient(server.stub()).Get(name).DebugString(), stats.DebugString(),
                       ListSnapshots(server, name).DebugString());
 }

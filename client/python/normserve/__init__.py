@@ -20,11 +20,13 @@ from normserve.error import Error
 from normserve.moments import Moments
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
+from normserve.stats_view import Comparison, Quantiles, StatsSummary
 
 __all__ = [
     "BFloat16",
     "BackwardResult",
     "Client",
+    "Comparison",
     "Config",
     "Device",
     "Diagnosis",
@@ -34,11 +36,13 @@ __all__ = [
     "Limits",
     "Moments",
     "Normalization",
+    "Quantiles",
     "ServerInfo",
     "Session",
     "SessionInfo",
     "Snapshot",
     "Stats",
+    "StatsSummary",
 ]
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from normserve import stats_view
 from normserve.enumerators import from_wire
 from normserve.moments import Moments
+from normserve.stats_view import Comparison, StatsSummary
 from normserve.v1 import batch_norm_service_pb2 as service_pb2
 from normserve.v1 import session_pb2
 
@@ -84,6 +86,9 @@ class Stats:
     first_channel: int
     last_batch: Moments | None  # of the newest batch that updated; None: not asked for
     shadow: Moments | None  # of all batches since SHADOW began; None: not asked for
+    flags: Mapping[str, npt.NDArray[np.int64]]  # what is the matter with channels, such as "dead", and which have it
+    comparison: Comparison | None  # with compare_with, of the same channels
+    summary: StatsSummary | None  # with view "summary"; then running_mean and running_var are None
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,9 @@ def stats(message: Any) -> Stats:
         first_channel=message.first_channel,
         last_batch=Moments._from_message(message.last_batch) if message.HasField("last_batch") else None,
         shadow=Moments._from_message(message.shadow) if message.HasField("shadow") else None,
+        flags=stats_view.flags(message.flags),
+        comparison=stats_view.comparison(message.comparison) if message.HasField("comparison") else None,
+        summary=stats_view.summary(message.summary) if message.HasField("summary") else None,
     )
 
 

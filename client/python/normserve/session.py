@@ -25,6 +25,7 @@ from normserve.results import (
     normalization_message,
     sums_message,
 )
+from normserve.stats_view import stats_request
 from normserve.tensor_message import GRADIENT, INPUT, OUTPUT, RESENT, Array, field, form_of, split, tensor_parts
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2, statistics_pb2
@@ -257,20 +258,32 @@ class Session:
     def stats(
         self,
         *,
+        view: str | None = None,
+        compare_with: str | None = None,
         first_channel: int = 0,
         num_channels: int = 0,
         return_last_batch: bool = False,
         return_shadow: bool = False,
         timeout: float | None = None,
     ) -> Stats:
-        """The running statistics, float64 [C], of num_channels channels (0: all) from first_channel on; with
-        return_last_batch and return_shadow the moments that are kept beside the state. Changes nothing.
+        """The running statistics and what is the matter with channels. Changes nothing.
+
+          view               "channels": a number a channel. "summary": the layer in a few numbers, and of each flag the
+                             first 100 channels. None: "channels"
+          compare_with       "last_batch" or "shadow": how far those lie from the running statistics. None: not asked
+          first_channel, num_channels
+                             only these channels; 0: all from first_channel on
+          return_last_batch, return_shadow
+                             the moments that are kept beside the state too
 
         Errors: INVALID_ARGUMENT if there are no such channels.
         """
-        request = pb.GetStatsRequest(
-            name=self._name,
-            channel_range=pb.ChannelRange(first=first_channel, count=num_channels),
+        request = stats_request(
+            self._name,
+            view=view,
+            compare_with=compare_with,
+            first_channel=first_channel,
+            num_channels=num_channels,
             return_last_batch=return_last_batch,
             return_shadow=return_shadow,
         )

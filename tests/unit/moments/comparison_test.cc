@@ -140,5 +140,29 @@ TEST(CompareChannels, LengthsThatDifferAreRefused) {
               Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField));
 }
 
+// Distances 3 and 4 at V + epsilon = 1 and 4: sqrt((9 + 4) / 2).
+TEST(Drift, IsTheRootMeanSquareOfTheDistanceInDeviations) {
+  const NormalizationStatistics reference{.mean = {0, 0}, .variance = {0.75, 3.75}};
+  std::vector<ChannelComparison> channels(2);
+  channels[0].wasserstein = 3;
+  channels[1].wasserstein = 4;
+  EXPECT_DOUBLE_EQ(*Drift(channels, reference, 0.25), std::sqrt(6.5));
+  channels[1].wasserstein = std::nullopt;  // cannot be told
+  EXPECT_DOUBLE_EQ(*Drift(channels, reference, 0.25), 3);
+  channels[0].wasserstein = 0;
+  EXPECT_EQ(Drift(channels, reference, 0.25), 0);
+}
+
+TEST(Drift, LeavesOutWhatIsNotFiniteAndDoesNotOverflow) {
+  const NormalizationStatistics reference{.mean = {0, 0}, .variance = {0, 1}};
+  std::vector<ChannelComparison> channels(2);
+  EXPECT_EQ(Drift(channels, reference, 0), std::nullopt);
+  channels[0].wasserstein = 1;  // over 0
+  EXPECT_EQ(Drift(channels, reference, 0), std::nullopt);
+  channels[1].wasserstein = 1e300;
+  EXPECT_DOUBLE_EQ(*Drift(channels, reference, 0), 1e300);
+  EXPECT_TRUE(std::isfinite(*Drift(channels, reference, 1e-300)));
+}
+
 }  // namespace
 }  // namespace normserve

@@ -1,0 +1,81 @@
+"""Summary, flags and comparison of statistics, asked from Python and checked against numpy in double precision."""
+
+import math
+import unittest
+
+import normserve
+import numpy as np
+
+from server_process import ServerTestCase
+
+
+def expected(values, mean, var):
+    """What Comparison should say of a batch [N, C], by the formulas as they are written down."""
+    n, m, v = len(values), values.mean(axis=0), values.var(axis=0)
+    ratio = v * n / (n - 1) / var
+    spread = 2 / (9 * (n - 1))
+    return {
+        "kl_divergence": 0.5 * (v / var - 1 - np.log(v / var) + (m - mean) ** 2 / var),
+        "wasserstein": np.sqrt((m - mean) ** 2 + (np.sqrt(v) - np.sqrt(var)) ** 2),
+        "mean_z": (m - mean) / np.sqrt(var / n),
+        "variance_ratio": ratio,
+        "variance_z": (np.cbrt(ratio) - (1 - spread)) / math.sqrt(spread),
+    }
+
+
+class Stats(ServerTestCase):
+    def setUp(self):
+        self.client = self.enterContext(normserve.Client(self.server.address))
+        self.rng = np.random.default_rng(3)
+
+    def test_the_comparison_is_what_numpy_makes_of_the_formulas(self):
+        channels = 5
+        mean, var = self.rng.normal(size=channels), self.rng.uniform(0.5, 4, channels)
+        bn = self.client.create(
+            num_features=channels, momentum=0.0, running_mean=mean, running_var=var, num_batches_tracked=8
+        )
+        values = self.rng.normal(1, 2, (50, channels)).astype(np.float32)
+        bn.forward(values)
+        stats = bn.stats(compare_with="last_batch")
+        self.assertEqual((stats.comparison.source, stats.comparison.count), ("last_batch", 50))
+        for name, want in expected(values.astype(np.float64), mean, var).items():
+            np.testing.assert_allclose(getattr(stats.comparison, name), want, rtol=1e-6, atol=1e-6, err_msg=name)
+        some = bn.stats(compare_with="last_batch", first_channel=2, num_channels=2)
+        np.testing.assert_array_equal(some.comparison.mean_z, stats.comparison.mean_z[2:4])
+
+        summary = bn.stats(view="summary", compare_with="last_batch").summary
+        drift = np.sqrt(np.mean((stats.comparison.wasserstein / np.sqrt(var + 1e-5)) ** 2))
+        self.assertAlmostEqual(summary.drift, drift, 12)
+        self.assertEqual(summary.running_mean.median, np.median(mean))
+        self.assertAlmostEqual(summary.running_var.low, np.quantile(var, 0.05), 12)
+        self.assertAlmostEqual(summary.batch_var.high, np.quantile(values.astype(np.float64).var(axis=0), 0.95), 5)
+        self.assertEqual(summary.kl_divergence.max, stats.comparison.kl_divergence.max())
+
+    def test_what_is_not_asked_for_is_not_there(self):
+        bn = self.client.create(num_features=3)
+        stats = bn.stats()
+        self.assertEqual((stats.comparison, stats.summary), (None, None))
+        np.testing.assert_array_equal(stats.flags["never_updated"], [0, 1, 2])
+        summed = bn.stats(view="summary")
+        self.assertIsNone(summed.running_mean)
+        self.assertIsNone(summed.summary.drift)
+        self.assertEqual(summed.summary.flagged_channels, {"never_updated": 3})
+        self.assertEqual(bn.stats(compare_with="shadow").comparison.count, 0)
+
+    def test_a_dead_and_a_frozen_channel_are_flagged(self):
+        bn = self.client.create(
+            num_features=4, running_mean=[0] * 4, running_var=[1, 1e-12, 1, 1], num_batches_tracked=9,
+            weight=[1, 1, 0, 1])
+        self.assertEqual({flag: channels.tolist() for flag, channels in bn.stats().flags.items()},
+                         {"dead": [1], "frozen_affine": [2]})
+
+    def test_a_word_that_is_none_is_told_before_anything_is_sent(self):
+        bn = self.client.create(num_features=1)
+        with self.assertRaisesRegex(ValueError, "summary, channels"):
+            bn.stats(view="whole")
+        with self.assertRaisesRegex(ValueError, "last_batch, shadow"):
+            bn.stats(compare_with="mean")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -63,8 +63,8 @@ std::optional<size_t> ThinnedSlot(int64_t update) {
   if (update == 4) return kFirstSlots + 2;
   if (update % (1 << kFirstLevel) != 0) return std::nullopt;
   const int level = std::min(std::countr_zero(static_cast<uint64_t>(update)), kLastLevel);
-  // Of a level's updates, odd multiples of its power, each is two multiples after the one before; of the last level's, all
-  // multiples, one.
+  // Of a level's updates, odd multiples of its power, each is two multiples after the one before; of the last level's,
+  // all multiples, one.
   const int64_t nth = level == kLastLevel ? update >> level : update >> (level + 1);
   return kLevelSlots + static_cast<size_t>((level - kFirstLevel) * kPointsPerLevel + nth % kPointsPerLevel);
 }

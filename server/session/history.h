@@ -30,9 +30,9 @@ struct HistoryPoint {
   int64_t lineage = 0;
   int64_t num_batches_tracked = 0;
   absl::Time time;
-  int64_t count = 0;        // values a channel of the batch; 0: no batch, the statistics were replaced
-  int64_t num_samples = 0;  // N of the batch
-  std::shared_ptr<const Moments> batch;           // [C] each; of the newest kRecentBatches, else null
+  int64_t count = 0;                     // values a channel of the batch; 0: no batch, the statistics were replaced
+  int64_t num_samples = 0;               // N of the batch
+  std::shared_ptr<const Moments> batch;  // [C] each; of the newest kRecentBatches, else null
   std::shared_ptr<const HistorySummary> summary;  // null: none was taken
 };
 
@@ -60,8 +60,9 @@ std::shared_ptr<const History> WithBatch(const History* history, const SessionSt
 // And a replacement of the running statistics, which made `after`.
 std::shared_ptr<const History> WithReplacement(const History* history, const SessionState& after);
 
-// The points by rising generation, one for each. Of the recent ones `batch` is set, and `summary` at least of the batch;
-// that of the newest has `newest`, the state as it is now, where nothing else has changed the running statistics since.
+// The points by rising generation, one for each. Of the recent ones `batch` is set, and `summary` at least of the
+// batch; that of the newest has `newest`, the state as it is now, where nothing else has changed the running statistics
+// since.
 std::vector<HistoryPoint> PointsOf(const History* history, const SessionState& newest);
 
 // The recent batches, oldest first; some may be missing where a store lost them.

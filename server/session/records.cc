@@ -295,7 +295,11 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
 void WriteQuantiles(const std::optional<Quantiles>& quantiles, RecordWriter& to) {
   to.Choice(quantiles.has_value());
   if (!quantiles.has_value()) return;
-  to.Double(quantiles->min).Double(quantiles->low).Double(quantiles->median).Double(quantiles->high).Double(quantiles->max);
+  to.Double(quantiles->min)
+      .Double(quantiles->low)
+      .Double(quantiles->median)
+      .Double(quantiles->high)
+      .Double(quantiles->max);
 }
 
 std::optional<Quantiles> ReadQuantiles(RecordReader& from) {

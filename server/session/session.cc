@@ -86,8 +86,8 @@ absl::StatusOr<SessionChange> Session::Fold(const ForwardCommit& commit, const S
     next->update_time = absl::Now();
     change.observations->last_batch = std::make_shared<const Moments>(commit.moments);
     change.observations->last_batch_samples = commit.num_samples;
-    change.observations->history = WithBatch(newest.observations.history.get(), *next, change.observations->last_batch,
-                                             commit.num_samples);
+    change.observations->history =
+        WithBatch(newest.observations.history.get(), *next, change.observations->last_batch, commit.num_samples);
     answer.generation = next->generation;
     answer.num_batches_tracked = next->num_batches_tracked;
     change.state = std::move(next);
@@ -174,10 +174,11 @@ void Session::Delete(const ChangeGuard& guard, Remember remember, Answered<Delet
         const int64_t num_features = newest.state->config.num_features;
         const auto num_snapshots = static_cast<int64_t>(newest.snapshots->size());
         const Deletion deletion{.uid = identity.uid, .generation = newest.state->generation};
-        return SessionChange{.deletes = true,
-                             .answer = deletion,
-                             .server_request = remember ? std::optional(remember(deletion)) : std::nullopt,
-                             .freed_bytes = SessionSizeBytes(num_features) + num_snapshots * StateSizeBytes(num_features)};
+        return SessionChange{
+            .deletes = true,
+            .answer = deletion,
+            .server_request = remember ? std::optional(remember(deletion)) : std::nullopt,
+            .freed_bytes = SessionSizeBytes(num_features) + num_snapshots * StateSizeBytes(num_features)};
       },
       std::move(answered));
 }

@@ -12,8 +12,8 @@
 
 namespace normserve {
 
-// What a session keeps beside its state: stored with it, not cloned, nor in a snapshot, nor gone back on with one. Null:
-// no batch so far.
+// What a session keeps beside its state: stored with it, not cloned, nor in a snapshot, nor gone back on with one.
+// Null: no batch so far.
 struct Observations {
   std::shared_ptr<const Moments> last_batch;  // of the newest batch that updated the running statistics
   int64_t last_batch_samples = 0;             // N of that batch

@@ -71,7 +71,8 @@ std::string TextOf(const SessionContent& content) {
   }
   for (const HistoryPoint& point : PointsOf(content.observations.history.get(), *content.state)) {
     absl::StrAppend(&text, "\n  point ", point.update, " generation ", point.generation, " count ", point.count);
-    if (point.batch != nullptr) absl::StrAppend(&text, " mean ", Bits(point.batch->mean), " m2 ", Bits(point.batch->m2));
+    if (point.batch != nullptr)
+      absl::StrAppend(&text, " mean ", Bits(point.batch->mean), " m2 ", Bits(point.batch->m2));
   }
   for (const auto& [name, snapshot] : *content.snapshots) {
     absl::StrAppend(&text, "\n  snapshot ", name, ": ", TextOf(*snapshot.state));

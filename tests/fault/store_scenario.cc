@@ -194,7 +194,8 @@ absl::Status StoreScenario::RunHalf(StateStore& store, int half) {
       write.kept = {{VectorKind::kRunning, serial_ * 10, Pattern(absl::StrCat("kept ", serial_), 1500)}};
       if (i == 1) write.snapshot = StoredSnapshot{"first", Pattern(absl::StrCat("snapshot ", serial_), 5000)};
       if (i == 2) write.current.push_back({VectorKind::kShadow, serial_, Pattern("shadow", 5000)});
-      write.history = {{i % 2, Pattern(absl::StrCat("batch ", serial_), 1800)}, {10 + i, absl::StrCat("sum ", serial_)}};
+      write.history = {{i % 2, Pattern(absl::StrCat("batch ", serial_), 1800)},
+                       {10 + i, absl::StrCat("sum ", serial_)}};
       Put(store, {One(std::move(write))});
     }
     return absl::OkStatus();

@@ -100,7 +100,8 @@ TEST(SessionRegistry, TheSizeOfAStateNeverWrapsRound) {
 }
 
 TEST(SessionRegistry, LimitsAreNamedAndDeletingMakesRoom) {
-  SessionRegistry registry({.max_sessions = 2, .max_state_bytes = 2 * SessionSizeBytes(2) + 10, .max_num_features = 100});
+  SessionRegistry registry(
+      {.max_sessions = 2, .max_state_bytes = 2 * SessionSizeBytes(2) + 10, .max_num_features = 100});
   ASSERT_TRUE(Create(registry, Draft("a")).ok());
   const absl::Status too_wide = Create(registry, Draft("b", 3)).status();
   EXPECT_THAT(too_wide, Fails(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached));

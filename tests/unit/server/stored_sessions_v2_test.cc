@@ -1,4 +1,5 @@
-// What was written before there was a history is read for good: sessions_v2.db (schema version 3, records of version 2).
+// What was written before there was a history is read for good: sessions_v2.db (schema version 3, records of version
+// 2).
 #include <gtest/gtest.h>
 
 #include <filesystem>

@@ -106,7 +106,7 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(absl::st
     if (absl::Status status = ReadVector(session, vector, length, vectors); !status.ok()) return status;
   }
   Observations observations;
-  absl::Status status = FillIn(session, vectors, head->shadow_version, head->state, observations);
+  absl::Status status = FillIn(session, vectors, *head, head->state, observations);
   if (!status.ok()) return status;
   ReadHistory(session, stored, head->num_updates, length, observations);
   auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state.config));
@@ -195,6 +195,7 @@ std::string SessionJournal::HeadOf(const SessionContent& content, int64_t num_re
                     .uid = identity_.uid,
                     .num_remembered = num_remembered,
                     .shadow_version = observations.shadow == nullptr ? kNoVersion : observations.shadow_version,
+                    .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version,
                     .num_updates = num_updates});
 }
 
@@ -321,6 +322,7 @@ StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& f
   }
   if (change.observations.has_value()) {
     if (change.observations->shadow != before.observations.shadow) change.observations->shadow_version = sequence;
+    if (change.observations->observed != before.observations.observed) change.observations->observed_version = sequence;
     pending.content.observations = *std::move(change.observations);
   }
   if (change.snapshots != nullptr) pending.content.snapshots = std::move(change.snapshots);
@@ -354,6 +356,14 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
   }
   if (after.observations.history != before.observations.history) {
     AddPoints(before.observations.history.get(), *after.observations.history, write);
+  }
+  if (const Observations& seen = after.observations; seen.observed != before.observations.observed) {
+    static const std::vector<ObservedPart> kNoParts;
+    write.current.push_back(
+        {VectorKind::kObserved, sequence,
+         seen.observed == nullptr
+             ? ""
+             : WriteObserved(*seen.observed, seen.observed_parts == nullptr ? kNoParts : *seen.observed_parts)});
   }
   if (after.snapshots != before.snapshots) {
     for (const auto& [name, snapshot] : *after.snapshots) {

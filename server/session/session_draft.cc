@@ -81,7 +81,10 @@ SessionState FirstState(SessionDraft draft) {
   if (draft.parameters.bias.empty()) draft.parameters.bias.assign(num_features, 0.0f);
   state.parameters = std::make_shared<const AffineParameters>(std::move(draft.parameters));
   if (!draft.config.track_running_stats) return state;
-  if (!draft.statistics.has_value()) {
+  if (draft.statistics.has_value()) {
+    // Others that say how many batches they average are taken at their word: they began as these do.
+    if (draft.num_batches_tracked == 0) state.statistics_set_at = 0;
+  } else {
     draft.statistics.emplace();
     draft.statistics->mean.assign(num_features, 0.0);
     draft.statistics->variance.assign(num_features, 1.0);

@@ -40,6 +40,28 @@ Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, 
   return snapshots;
 }
 
+// A point that is damaged, missing or not the session's is left out.
+void ReadHistory(const StoredPart& session, const StoredSession& stored, int64_t num_updates, size_t num_features,
+                 Observations& observations) {
+  if (num_updates == 0 && stored.history.empty()) return;
+  auto history = std::make_shared<History>(History{.num_updates = num_updates});
+  for (const StoredPoint& row : stored.history) {
+    auto point = ReadPoint(session.Of("history"), stored.head.uid, row);
+    if (!point.ok() || row.slot < 0 || static_cast<size_t>(row.slot) >= kHistorySlots) continue;
+    const auto slot = static_cast<size_t>(row.slot);
+    const auto& batch = point->batch;
+    if (batch != nullptr && (batch->mean.size() != num_features || batch->m2.size() != num_features)) continue;
+    if (!Belongs(*point, slot, num_updates)) continue;
+    history->slots[slot] = std::make_shared<const HistoryPoint>(*std::move(point));
+  }
+  if (const auto& newest = history->slots[RecentSlot(num_updates)];
+      newest != nullptr && newest->update == num_updates) {
+    observations.last_batch = newest->batch;
+    observations.last_batch_samples = newest->num_samples;
+  }
+  observations.history = std::move(history);
+}
+
 // Whether the ring holds the last of `num_remembered` requests and nothing else. `rows` by sequence.
 bool IsWhole(const std::vector<StoredRequest>& rows, int64_t num_remembered) {
   const int64_t first = std::max<int64_t>(0, num_remembered - kRememberedRequests);
@@ -86,6 +108,7 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(absl::st
   Observations observations;
   absl::Status status = FillIn(session, vectors, *head, head->state, observations);
   if (!status.ok()) return status;
+  ReadHistory(session, stored, head->num_updates, length, observations);
   auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state.config));
   const std::shared_ptr<SessionJournal> journal(
       new SessionJournal({.name = stored.head.name, .uid = stored.head.uid, .create_time = head->create_time},
@@ -165,13 +188,15 @@ SessionWrite SessionJournal::FirstWrite() const {
 
 std::string SessionJournal::HeadOf(const SessionContent& content, int64_t num_remembered) const {
   const Observations& observations = content.observations;
+  const int64_t num_updates = observations.history == nullptr ? 0 : observations.history->num_updates;
   return WriteHead({.state = *content.state,
                     .create_time = identity_.create_time,
                     .name = identity_.name,
                     .uid = identity_.uid,
                     .num_remembered = num_remembered,
                     .shadow_version = observations.shadow == nullptr ? kNoVersion : observations.shadow_version,
-                    .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version});
+                    .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version,
+                    .num_updates = num_updates});
 }
 
 SessionContent SessionJournal::Visible() const {
@@ -329,6 +354,9 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
   if (const auto& shadow = after.observations.shadow; shadow != before.observations.shadow) {
     write.current.push_back({VectorKind::kShadow, sequence, shadow == nullptr ? "" : WriteMoments(*shadow)});
   }
+  if (after.observations.history != before.observations.history) {
+    AddPoints(before.observations.history.get(), *after.observations.history, write);
+  }
   if (const Observations& seen = after.observations; seen.observed != before.observations.observed) {
     static const std::vector<ObservedPart> kNoParts;
     write.current.push_back(
@@ -352,6 +380,14 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
   DropVectors(write);
   KeepVectors(before, pending, write);
   return write;
+}
+
+void SessionJournal::AddPoints(const History* before, const History& after, SessionWrite& write) const {
+  for (size_t slot = 0; slot < kHistorySlots; ++slot) {
+    const auto& point = after.slots[slot];
+    if (point == nullptr || (before != nullptr && point == before->slots[slot])) continue;
+    write.history.push_back(WritePoint(identity_.uid, slot, *point));
+  }
 }
 
 void SessionJournal::KeepVectors(const SessionContent& before, Pending& pending, SessionWrite& write) {

@@ -36,7 +36,8 @@ RequestRing SessionRegistry::ServerRing() { return {.num_slots = kRememberedRequ
 
 int64_t SessionRegistry::ChargedBytes(const SessionDescription& session) {
   if (session.config.num_features < 1) return 0;  // its record is damaged
-  return StateSizeBytes(session.config.num_features) * (1 + session.num_snapshots);
+  return SessionSizeBytes(session.config.num_features) +
+         StateSizeBytes(session.config.num_features) * session.num_snapshots;
 }
 
 SessionRegistry::SessionRegistry(SessionLimits limits, StateStore* store)
@@ -124,7 +125,7 @@ void SessionRegistry::Create(SessionDraft draft, Answered<SessionDescription> an
     absl::ReaderMutexLock lock(&mutex_);
     known = Lookup(opening.request_id, opening.fingerprint);
     if (!known.answer.has_value() && known.pending == nullptr) {
-      status = CheckRoom(opening.name_field, opening.name, StateSizeBytes(draft.config.num_features));
+      status = CheckRoom(opening.name_field, opening.name, SessionSizeBytes(draft.config.num_features));
     }
   }
   if (known.answer.has_value()) {
@@ -157,7 +158,7 @@ void SessionRegistry::Open(Opening opening, Answered<SessionDescription> answere
       });
       return;
     }
-    const int64_t state_bytes = StateSizeBytes(opening.first->config.num_features);
+    const int64_t state_bytes = SessionSizeBytes(opening.first->config.num_features);
     status = CheckRoom(opening.name_field, opening.name, state_bytes);
     StateBudget& budget = *surroundings_.state_budget;
     if (status.ok() && !budget.TryTake(state_bytes)) {
@@ -202,7 +203,7 @@ void SessionRegistry::FinishOpening(const Opening& opening, const std::shared_pt
       memory_.Remember(opening.request_id, opening.fingerprint, description);
     } else {
       sessions_.erase(entry);
-      surroundings_.state_budget->Give(StateSizeBytes(description.config.num_features));
+      surroundings_.state_budget->Give(SessionSizeBytes(description.config.num_features));
     }
   }
   if (status.ok()) {

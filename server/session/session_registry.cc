@@ -28,8 +28,6 @@ int64_t ChargedBytes(const SessionDescription& session) {
          StateSizeBytes(session.config.num_features) * session.num_snapshots;
 }
 
-RequestRing ServerRing() { return {.num_slots = kRememberedRequests}; }
-
 bool HasLabels(const SessionConfig& config, const Labels& labels) {
   for (const auto& [key, value] : labels) {
     const auto found = config.labels.find(key);
@@ -39,6 +37,8 @@ bool HasLabels(const SessionConfig& config, const Labels& labels) {
 }
 
 }  // namespace
+
+RequestRing SessionRegistry::ServerRing() { return {.num_slots = kRememberedRequests}; }
 
 SessionRegistry::SessionRegistry(SessionLimits limits, StateStore* store)
     : limits_(limits),

@@ -34,6 +34,9 @@ struct SessionState {
   int64_t running_version = 0;
 };
 
+// Whether statistics are what a session begins with: mean 0 and variance 1.
+bool AreInitial(const NormalizationStatistics& statistics);
+
 // A state kept under a name.
 struct StateSnapshot {
   std::shared_ptr<const SessionState> state;  // never null; of a lost one the config is known and all else is 0

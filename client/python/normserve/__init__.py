@@ -19,6 +19,7 @@ from normserve.descriptions import Config, Device, Limits, ServerInfo, SessionIn
 from normserve.diagnosis import Diagnosis
 from normserve.error import Error
 from normserve.moments import Moments
+from normserve.normalize_with import UseBlend, UseSnapshot
 from normserve.population import Observed
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
@@ -50,6 +51,8 @@ __all__ = [
     "Snapshot",
     "Stats",
     "StatsSummary",
+    "UseBlend",
+    "UseSnapshot",
 ]
 
 

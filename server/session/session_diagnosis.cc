@@ -16,23 +16,15 @@ namespace {
 
 DiagnosedLayer LayerOf(const SessionState& state, int64_t samples_per_batch) {
   const SessionConfig& config = state.config;
-<<<<<<< HEAD
-  return DiagnosedLayer{.num_features = static_cast<size_t>(config.num_features),
-                        .statistics = StatisticsOf(state),
-                        .average = AverageOf(config),
-                        .running_variance_biased = config.running_variance == RunningVariance::kBiased,
-                        .samples_per_batch = samples_per_batch};
-=======
   DiagnosedLayer layer{.num_features = static_cast<size_t>(config.num_features),
                        .statistics = StatisticsOf(state),
-                       .average = {.kind = KindOf(config.averaging), .momentum = config.momentum},
+                       .average = AverageOf(config),
                        .running_variance_biased = config.running_variance == RunningVariance::kBiased,
                        .samples_per_batch = samples_per_batch};
   if (state.statistics_set_at != kNeverSet) {
     layer.batches_since_set = std::max<int64_t>(0, state.num_batches_tracked - state.statistics_set_at);
   }
   return layer;
->>>>>>> history2
 }
 
 // As moments of data are: any count but a negative one, a value a channel, no negative sum of squares.

@@ -213,6 +213,14 @@ void AddForwardCommand(CLI::App& app, Options& options, std::function<int()>& ru
   forward->add_flag("--channels-last", f.channels_last, "the input is [N, ..., C]");
   forward->add_option("--normalize-with", f.normalize_with, "batch or running, whatever the mode says")
       ->check(CLI::IsMember({"batch", "running"}));
+  CLI::Option* snapshot = forward->add_option("--snapshot", f.snapshot, "normalise with this snapshot's statistics")
+                              ->type_name("NAME")
+                              ->excludes("--normalize-with");
+  forward
+      ->add_option("--batch-weight", f.batch_weight,
+                   "0 to 1: so much of the batch's statistics, the rest of the snapshot's")
+      ->type_name("W")
+      ->needs(snapshot);
   forward->add_option("--update", f.update, "none, running or shadow, whatever the mode says")
       ->check(CLI::IsMember({"none", "running", "shadow"}));
   forward->add_flag("--moments", f.moments, "print the batch's count, mean and m2 too");

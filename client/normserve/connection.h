@@ -117,6 +117,8 @@ enum class NormalizedWith {
   kBatch = 1,
   kRunning = 2,
   kGiven = 3,
+  kSnapshot = 4,
+  kBlend = 5,
 };
 
 // What a Forward normalised with, as Backward needs it.

@@ -244,6 +244,7 @@ absl::StatusOr<SessionChange> ModelImport::Replace(const SessionJournal& journal
     state.parameters = first.parameters;
     state.running = std::make_shared<const NormalizationStatistics>(*std::move(statistics));
     state.num_batches_tracked = draft.num_batches_tracked;
+    state.statistics_set_at = SetElsewhere(*state.running, draft.num_batches_tracked);
     state.mode = draft_.mode;
     if (state.mode == Mode::kShadow) observations.shadow = nullptr;
     state.lineage += 1;

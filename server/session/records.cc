@@ -326,7 +326,7 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
     answer.generation = from.Int();
     answer.snapshot_generation = from.Int();
     answer.num_batches_tracked = from.Int();
-    answer.normalized_with = from.Choice(NormalizedWith::kGiven);
+    answer.normalized_with = from.Choice(NormalizedWith::kBlend);
     answer.update = from.Choice(Update::kShadow);
     answer.parameters_version = from.Int();
     answer.running_version = from.Int();

@@ -23,7 +23,7 @@
 namespace normserve {
 
 // What a Forward normalised with.
-enum class NormalizedWith { kBatch, kRunning, kGiven };
+enum class NormalizedWith { kBatch, kRunning, kGiven, kSnapshot, kBlend };
 
 // What a Forward does to the session.
 enum class Update {
@@ -41,7 +41,7 @@ struct ForwardAnswer {
   NormalizedWith normalized_with = NormalizedWith::kBatch;
   Update update = Update::kNone;
   std::shared_ptr<const AffineParameters> parameters;      // null: dropped, the output cannot be given again
-  std::shared_ptr<const NormalizationStatistics> running;  // set if normalized_with is kRunning
+  std::shared_ptr<const NormalizationStatistics> running;  // if kRunning, or the snapshot's: kSnapshot, kBlend
   int64_t parameters_version = 0;                          // of the vectors, as in SessionState
   int64_t running_version = 0;
 };

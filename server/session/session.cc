@@ -23,7 +23,9 @@ Fingerprint SnapshotFingerprint(absl::string_view method, const ChangeGuard& gua
 
 Session::Admission Session::Admit(const std::string& request_id) const {
   auto [content, may_be_remembered] = journal_->Admit(request_id);
-  return Admission{.snapshot = std::move(content.state), .may_be_remembered = may_be_remembered};
+  return Admission{.snapshot = std::move(content.state),
+                   .named = std::move(content.snapshots),
+                   .may_be_remembered = may_be_remembered};
 }
 
 absl::StatusOr<std::optional<ForwardAnswer>> Session::Recall(const std::string& request_id,
@@ -70,6 +72,9 @@ absl::StatusOr<SessionChange> Session::Fold(const ForwardCommit& commit, const S
   if (commit.normalized_with == NormalizedWith::kRunning) {
     answer.running = commit.snapshot->running;
     answer.running_version = commit.snapshot->running_version;
+  } else if (commit.named != nullptr) {
+    answer.running = commit.named->running;
+    answer.running_version = commit.named->running_version;
   }
   SessionChange change{.observations = newest.observations};
   if (commit.update == Update::kShadow) {

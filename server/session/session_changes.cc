@@ -49,8 +49,11 @@ MakeChange StateChange(Edit edit) {
     next->statistics_set_at = kNotSaid;
     if (absl::Status status = edit(journal, newest, *next, *change.observations); !status.ok()) return status;
     if (next->statistics_set_at == kNotSaid) {
-      const bool were_set = next->running != newest.state->running;
-      next->statistics_set_at = were_set ? next->num_batches_tracked : newest.state->statistics_set_at;
+      next->statistics_set_at = newest.state->statistics_set_at;
+      if (next->running != newest.state->running) {
+        const bool begins_anew = next->num_batches_tracked == 0 && AreInitial(*next->running);
+        next->statistics_set_at = begins_anew ? kNeverSet : next->num_batches_tracked;
+      }
     }
     next->generation = newest.state->generation + 1;
     next->update_time = absl::Now();

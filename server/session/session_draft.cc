@@ -82,8 +82,7 @@ SessionState FirstState(SessionDraft draft) {
   state.parameters = std::make_shared<const AffineParameters>(std::move(draft.parameters));
   if (!draft.config.track_running_stats) return state;
   if (draft.statistics.has_value()) {
-    // Others that say how many batches they average are taken at their word: they began as these do.
-    if (draft.num_batches_tracked == 0) state.statistics_set_at = 0;
+    state.statistics_set_at = SetElsewhere(*draft.statistics, draft.num_batches_tracked);
   } else {
     draft.statistics.emplace();
     draft.statistics->mean.assign(num_features, 0.0);

@@ -25,8 +25,12 @@ VectorLimits LimitsOf(int64_t num_features, std::shared_ptr<VectorBudget> budget
 }
 
 // A damaged one is lost by itself: the session is whole without it.
-Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, const SessionConfig& config) {
+Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, const SessionState& newest) {
+  const SessionConfig& config = newest.config;
   Snapshots snapshots;
+  // Vectors of one version are one thing, as they were when they were taken.
+  std::map<int64_t, std::shared_ptr<const NormalizationStatistics>> running = {
+      {newest.running_version, newest.running}};
   for (const StoredSnapshot& row : stored.snapshots) {
     const StoredPart part = session.OfSnapshot(row.name);
     auto snapshot = ReadSnapshot(part, stored.head.uid, row);
@@ -34,6 +38,13 @@ Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, 
     if (!snapshot.ok()) {
       snapshot = StateSnapshot{.state = std::make_shared<const SessionState>(SessionState{.config = config}),
                                .lost = snapshot.status()};
+    } else if (const auto& own = snapshot->state->running; own != nullptr) {
+      const auto& first = running.try_emplace(snapshot->state->running_version, own).first->second;
+      if (first != own && first != nullptr && first->mean == own->mean && first->variance == own->variance) {
+        auto state = std::make_shared<SessionState>(*snapshot->state);
+        state->running = first;
+        snapshot->state = std::move(state);
+      }
     }
     snapshots.emplace(row.name, *std::move(snapshot));
   }
@@ -60,6 +71,21 @@ void ReadHistory(const StoredPart& session, const StoredSession& stored, int64_t
     observations.last_batch_samples = newest->num_samples;
   }
   observations.history = std::move(history);
+}
+
+// `after`, whose new snapshots have a version of their own where their running statistics are those of no state: a
+// request that was normalised with them is remembered with it.
+std::shared_ptr<const Snapshots> WithVersions(std::shared_ptr<const Snapshots> after, const SessionContent& before,
+                                              int64_t sequence) {
+  std::shared_ptr<Snapshots> changed;
+  for (const auto& [name, snapshot] : *after) {
+    if (before.snapshots->contains(name) || snapshot.state->running == before.state->running) continue;
+    auto state = std::make_shared<SessionState>(*snapshot.state);
+    state->running_version = sequence;
+    if (changed == nullptr) changed = std::make_shared<Snapshots>(*after);
+    changed->find(name)->second.state = std::move(state);
+  }
+  return changed == nullptr ? std::move(after) : std::move(changed);
 }
 
 // Whether the ring holds the last of `num_remembered` requests and nothing else. `rows` by sequence.
@@ -109,7 +135,7 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(absl::st
   absl::Status status = FillIn(session, vectors, *head, head->state, observations);
   if (!status.ok()) return status;
   ReadHistory(session, stored, head->num_updates, length, observations);
-  auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state.config));
+  auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state));
   const std::shared_ptr<SessionJournal> journal(
       new SessionJournal({.name = stored.head.name, .uid = stored.head.uid, .create_time = head->create_time},
                          {.state = std::make_shared<const SessionState>(std::move(head->state)),
@@ -325,7 +351,9 @@ StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& f
     if (change.observations->observed != before.observations.observed) change.observations->observed_version = sequence;
     pending.content.observations = *std::move(change.observations);
   }
-  if (change.snapshots != nullptr) pending.content.snapshots = std::move(change.snapshots);
+  if (change.snapshots != nullptr) {
+    pending.content.snapshots = WithVersions(std::move(change.snapshots), before, sequence);
+  }
   pending.content.is_deleted = change.deletes;
   StoreWrite write{.server_request = std::move(change.server_request),
                    .durability = pending.content.state->config.durability};

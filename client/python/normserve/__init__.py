@@ -13,12 +13,14 @@ import importlib
 from typing import Any
 
 from normserve.bfloat16 import BFloat16
+from normserve.checkpoint import Export, ExportedLayer, ImportedLayer, ImportResult
 from normserve.client import Client
 from normserve.descriptions import Config, Device, Limits, ServerInfo, SessionInfo, Snapshot, Stats
 from normserve.diagnosis import Diagnosis
 from normserve.error import Error
 from normserve.model import Model
 from normserve.moments import Moments
+from normserve.normalize_with import UseBlend, UseSnapshot
 from normserve.population import Observed
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
@@ -33,8 +35,12 @@ __all__ = [
     "Device",
     "Diagnosis",
     "Error",
+    "Export",
+    "ExportedLayer",
     "ForwardResult",
     "GradientSums",
+    "ImportResult",
+    "ImportedLayer",
     "Limits",
     "Model",
     "Moments",
@@ -47,6 +53,8 @@ __all__ = [
     "Snapshot",
     "Stats",
     "StatsSummary",
+    "UseBlend",
+    "UseSnapshot",
 ]
 
 

@@ -161,6 +161,17 @@ class Normctl(ServerTestCase):
         self.assertEqual((reply["normalized_with"], reply["updated"], reply["generation"]), ("batch", False, 1))
         self.assertIn("unbiased", self.normctl("forward", "forward", "--input", path, "--moments"))
 
+        self.normctl("snapshot", "forward", "here")
+        statistics = self.normctl_json("stats", "forward")
+        for options, share in (((), 0), (("--batch-weight", "0.25"), 0.25)):
+            reply = self.normctl_json("forward", "forward", "--input", path, "--output", output, "--update", "none",
+                                      "--snapshot", "here", *options)
+            self.assertEqual(reply["normalized_with"], "blend" if share else "snapshot")
+            m = (1 - share) * np.array(statistics["running_mean"]) + share * mean
+            v = (1 - share) * np.array(statistics["running_var"]) + share * variance
+            expected = (x - m.reshape(spread)) / np.sqrt(v.reshape(spread) + 1e-5)
+            np.testing.assert_allclose(np.load(output), expected, 1e-5, 1e-5)
+
     def test_forward_whose_output_cannot_be_written_does_not_train(self):
         path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
         self.normctl("create", "unwritable", "--num-features", "3")

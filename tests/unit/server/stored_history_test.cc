@@ -102,6 +102,39 @@ TEST_F(StoredSessionTest, ADeletedSessionsHistoryIsNotTheNextOnes) {
   EXPECT_EQ(Get("a")->Observe().observations.history, nullptr);
 }
 
+// Batches normalised with a snapshot are remembered with its vectors: whatever becomes of the snapshot, of the
+// session's own and of the server.
+TEST_F(StoredSessionTest, RepeatsAreComputedWithTheSnapshotOfThenAfterARestart) {
+  ASSERT_TRUE(Train(*Open("a"), 1).ok());
+  ASSERT_TRUE(TakeSnapshot(*Get("a"), {}, "s").ok());
+  const std::vector<double> mean = Get("a")->Snapshot()->running->mean;
+  const auto train_with = [&](const std::string& request_id) {
+    const auto session = Get("a");
+    const SessionContent content = session->Observe();
+    const auto found = content.snapshots->find("s");
+    return CommitForward(*session, {.request_id = request_id}, kPayload,
+                         {.snapshot = content.state,
+                          .moments = SomeMoments(2),
+                          .normalized_with = NormalizedWith::kSnapshot,
+                          .named = found == content.snapshots->end() ? nullptr : found->second.state});
+  };
+  ASSERT_TRUE(train_with("while it is the session's own").ok());
+  Restart();
+  ASSERT_TRUE(train_with("when it is not").ok());
+  ASSERT_TRUE(DeleteSnapshot(*Get("a"), {}, "s").ok());
+  for (int round = 0; round < 3; ++round) {
+    for (const char* const id : {"while it is the session's own", "when it is not"}) {
+      const auto repeat = train_with(id);
+      ASSERT_TRUE(repeat.ok()) << repeat.status();
+      EXPECT_EQ(repeat->normalized_with, NormalizedWith::kSnapshot);
+      ASSERT_NE(repeat->running, nullptr);
+      EXPECT_EQ(repeat->running->mean, mean);
+    }
+    Restart();
+    ASSERT_TRUE(Train(*Get("a"), 5 + round).ok());
+  }
+}
+
 TEST_F(StoredSessionTest, WhereStatisticsWereSetIsStoredAndGoesBackWithASnapshot) {
   const auto session = Open("a");
   ASSERT_TRUE(Train(*session, 1).ok());

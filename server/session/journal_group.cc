@@ -11,19 +11,19 @@
 namespace normserve {
 
 void JournalGroup::Change(std::vector<std::shared_ptr<SessionJournal>> journals, std::string request_id,
-                          const Fingerprint& fingerprint, MakeChange make, Made made, Remember remember) {
+                          const Fingerprint& fingerprint, MakeChange make, Made made, Complete complete) {
   std::shared_ptr<JournalGroup>(new JournalGroup(std::move(journals), std::move(request_id), fingerprint,
-                                                 std::move(make), std::move(made), std::move(remember)))
+                                                 std::move(make), std::move(made), std::move(complete)))
       ->Run();
 }
 
 JournalGroup::JournalGroup(std::vector<std::shared_ptr<SessionJournal>> journals, std::string request_id,
-                           const Fingerprint& fingerprint, MakeChange make, Made made, Remember remember)
+                           const Fingerprint& fingerprint, MakeChange make, Made made, Complete complete)
     : journals_(std::move(journals)),
       request_id_(std::move(request_id)),
       fingerprint_(fingerprint),
       make_(std::move(make)),
-      remember_(std::move(remember)),
+      complete_(std::move(complete)),
       made_(std::move(made)) {
   for (const auto& journal : journals_) locked_in_order_.push_back(journal.get());
   std::sort(locked_in_order_.begin(), locked_in_order_.end());
@@ -94,10 +94,9 @@ absl::StatusOr<std::vector<SessionChange>> JournalGroup::MakeAll(bool* waits) NO
 
 StoreWrite JournalGroup::AppendAll(std::vector<SessionChange> changes) NORMSERVE_LOCKS_ALL {
   StoreWrite all;
-  if (remember_) {
-    std::vector<Answer> answers;
+  std::vector<Answer> answers;
+  if (complete_) {
     for (const SessionChange& change : changes) answers.push_back(change.answer);
-    all.server_request = remember_(answers);
   }
   {
     absl::MutexLock lock(&answers_mutex_);
@@ -115,6 +114,7 @@ StoreWrite JournalGroup::AppendAll(std::vector<SessionChange> changes) NORMSERVE
     all.durability = std::max(all.durability, write.durability);
     std::move(write.sessions.begin(), write.sessions.end(), std::back_inserter(all.sessions));
   }
+  if (complete_) complete_(answers, all);
   return all;
 }
 

@@ -269,6 +269,31 @@ void WriteAnswer(const ObservationAnswer& answer, RecordWriter& to) {
   to.Text(answer.session).Text(answer.uid).Int(answer.generation).Int(answer.count);
 }
 
+void WriteAnswer(const ImportAnswer& answer, RecordWriter& to) {
+  to.Int(static_cast<int64_t>(answer.parts.size()));
+  for (const ImportAnswer::Part& part : answer.parts) {
+    to.Text({part.uid.data(), part.uid.size()}).Int(part.generation).Choice(part.action);
+  }
+}
+
+ImportAnswer ReadImportAnswer(RecordReader& from) {
+  ImportAnswer answer;
+  const int64_t num_parts = from.Int();
+  for (int64_t i = 0; i < num_parts; ++i) {
+    ImportAnswer::Part part;
+    const std::string uid = from.Text();
+    if (uid.size() != part.uid.size()) {
+      from.Spoil("a uid in it is not legal");
+      break;
+    }
+    uid.copy(part.uid.data(), part.uid.size());
+    part.generation = from.Int();
+    part.action = from.Choice(ImportAction::kSkipped);
+    answer.parts.push_back(part);
+  }
+  return answer;
+}
+
 Deletions ReadDeletions(RecordReader& from) {
   Deletions deletions;
   const int64_t size = from.Int();
@@ -285,8 +310,10 @@ Deletions ReadDeletions(RecordReader& from) {
 
 // What a record calls the kinds of answers.
 constexpr int64_t kDeletionsKind = 6;
+constexpr int64_t kImportKind = 8;
 int64_t KindOf(const Answer& answer) {
   if (std::holds_alternative<Deletions>(answer)) return kDeletionsKind;
+  if (std::holds_alternative<ImportAnswer>(answer)) return kImportKind;
   return static_cast<int64_t>(answer.index());
 }
 
@@ -309,6 +336,7 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
     deletion.generation = from.Int();
     return deletion;
   }
+  if (kind == kImportKind) return ReadImportAnswer(from);
   if (kind == 4) {
     ObservationAnswer answer;
     answer.session = from.Text();

@@ -1,6 +1,7 @@
 // The answers to the last changes, so that a repeated request gets the first answer again and changes nothing.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -52,6 +53,18 @@ struct Deletion {
   std::string name;  // not remembered of one that was deleted by itself: its request has it
 };
 
+enum class ImportAction { kCreated, kReplaced, kSkipped };
+
+// What an import made of its layers, in their order; the request has the rest. Empty: there were too many.
+struct ImportAnswer {
+  struct Part {
+    std::array<char, 32> uid = {};
+    int64_t generation = 0;
+    ImportAction action = ImportAction::kCreated;
+  };
+  std::vector<Part> parts;
+};
+
 // What a session has observed, without the moments' vectors.
 struct ObservationAnswer {
   std::string session;
@@ -63,8 +76,8 @@ struct ObservationAnswer {
 // Those of a deleted model, in the order of their names.
 using Deletions = std::vector<Deletion>;
 
-using Answer =
-    std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, ObservationAnswer, Deletions>;
+using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, ObservationAnswer,
+                            ImportAnswer, Deletions>;
 
 // The answer as the kind that the method gives, whatever the kind. The fingerprint holds the method, so another kind is
 // a collision: refused all the same.

@@ -118,6 +118,8 @@ class SessionRegistry {
   Usage GetUsage() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  friend class ModelImport;
+
   // An opening or deletion that is not stored yet; who depends on it tries again then.
   struct Pending {
     std::vector<absl::AnyInvocable<void() &&>> waiters;

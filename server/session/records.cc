@@ -271,20 +271,6 @@ void WriteAnswer(const ObservationAnswer& answer, RecordWriter& to) {
   to.Text(answer.session).Text(answer.uid).Int(answer.generation).Int(answer.count);
 }
 
-Deletions ReadDeletions(RecordReader& from) {
-  Deletions deletions;
-  const int64_t size = from.Int();
-  for (int64_t i = 0; i < size; ++i) {
-    Deletion deletion;
-    deletion.name = from.Text();
-    deletion.uid = from.Text();
-    deletion.generation = from.Int();
-    if (deletion.name.empty()) break;  // no session's is: the record is damaged
-    deletions.push_back(std::move(deletion));
-  }
-  return deletions;
-}
-
 void WriteAnswer(const ImportAnswer& answer, RecordWriter& to) {
   to.Int(static_cast<int64_t>(answer.parts.size()));
   for (const ImportAnswer::Part& part : answer.parts) {
@@ -308,6 +294,20 @@ ImportAnswer ReadImportAnswer(RecordReader& from) {
     answer.parts.push_back(part);
   }
   return answer;
+}
+
+Deletions ReadDeletions(RecordReader& from) {
+  Deletions deletions;
+  const int64_t size = from.Int();
+  for (int64_t i = 0; i < size; ++i) {
+    Deletion deletion;
+    deletion.name = from.Text();
+    deletion.uid = from.Text();
+    deletion.generation = from.Int();
+    if (deletion.name.empty()) break;  // no session's is: the record is damaged
+    deletions.push_back(std::move(deletion));
+  }
+  return deletions;
 }
 
 // What a record calls the kinds of answers.

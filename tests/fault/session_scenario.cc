@@ -46,7 +46,6 @@ std::string TextOf(const ForwardAnswer& answer) {
   return text;
 }
 
-std::string TextOf(const Deletions& answer) { return absl::StrCat("deleted ", answer.size()); }
 std::string TextOf(const Deletion& answer) { return absl::StrCat("deleted ", answer.uid, " at ", answer.generation); }
 
 std::string TextOf(const SnapshotDescription& answer) {

@@ -1,4 +1,4 @@
-"""A model is diagnosed on data, and its state dict goes to a server and back without it."""
+"""A model is diagnosed on data, which its sessions observe, and its state dict goes to a server and back without it."""
 
 import copy
 import unittest
@@ -63,8 +63,59 @@ class Diagnose(TorchCase):
         self.assertEqual({info.generation for info in self.client.model(self.name).list()}, {0})
 
     def test_no_data_is_an_error(self):
-        with self.assertRaisesRegex(ValueError, "nothing to diagnose"):
+        with self.assertRaisesRegex(ValueError, "nothing to tell"):
             normserve.torch.diagnose(trained_model(), [], self.client, self.name)
+
+
+class Observing(TorchCase):
+    def test_what_layers_are_fed_is_observed_as_one_part(self):
+        model = trained_model().eval()
+        normserve.torch.push(model, self.client, self.name)
+        batches = [data(n) for n in (8, 4)]
+        training = copy.deepcopy(model)
+        for _, layer in normserve.torch.batch_norm_layers(training):
+            layer.train()
+        expected = normserve.torch.collect_moments(training, batches)
+        for _ in range(2):
+            seen = normserve.torch.push_moments(model, batches, self.client, self.name, part_id="part")
+        self.assertEqual({layer: each.count for layer, each in seen.items()}, {name: expected[name].count for name in expected})
+        for layer, moments in self.client.model(self.name).moments().items():
+            np.testing.assert_allclose(moments.mean, expected[layer].mean, 1e-12)
+            np.testing.assert_allclose(moments.m2, expected[layer].m2, 1e-12)
+        other = normserve.torch.push_moments(model, batches[:1], self.client, self.name, reset=True)
+        self.assertEqual(other["1"].count, 8 * 36)
+
+    def test_hooks_make_the_sessions_that_are_missing_and_send_what_training_feeds_them(self):
+        model = trained_model()
+        before, batches = copy.deepcopy(model), [data(8) for _ in range(4)]
+        self.client.create(f"{self.name}/1", 4, labels={"mine": "yes"})
+        with normserve.torch.hooks(model, self.client, self.name, every=2, interval=0) as sending:
+            for batch in batches:
+                model(batch)
+        self.assertEqual((sending.sent, sending.dropped, sending.last_error), (2, 0, None))
+        found = self.client.model(self.name)
+        self.assertEqual([info.name for info in found.list()], [f"{self.name}/{layer}" for layer in ("1", "3.norm", "4.norm")])
+        self.assertEqual(dict(found["1"].describe().config.labels), {"mine": "yes"})
+        self.assertEqual(list(found["4.norm"].describe().running_mean), before[4].norm.running_mean.tolist())
+        expected = normserve.Moments.of(np.concatenate([before[0](batches[i]).detach().double().numpy() for i in (0, 2)]))
+        observed = found.moments()
+        self.assertEqual({each.count for each in observed.values()}, {expected.count})
+        np.testing.assert_allclose(observed["1"].mean, expected.mean, 1e-5, 1e-6)
+        np.testing.assert_allclose(observed["1"].m2, expected.m2, 1e-5)
+
+    def test_a_layer_by_itself_observes_too(self):
+        layer = nn.BatchNorm1d(2)
+        with normserve.torch.hooks(layer, self.client, self.name, every=1) as sending:
+            layer(torch.randn(6, 2))
+        self.assertEqual((sending.sent, self.client.session(self.name).moments().count), (1, 6))
+
+    def test_training_goes_on_without_a_server(self):
+        model = trained_model()
+        with normserve.Client("127.0.0.1:1", retries=0) as nobody:
+            with normserve.torch.hooks(model, nobody, self.name, every=1, interval=0, timeout=1) as sending:
+                model(data(4))
+        self.assertEqual((sending.sent, sending.dropped), (0, 1))
+        self.assertEqual(sending.last_error.code.name, "UNAVAILABLE")
 
 
 class Sequential(unittest.TestCase):

@@ -8,6 +8,7 @@ from typing import Any
 
 from normserve import descriptions, diagnosis
 from normserve.caller import Caller, request_id_or_random
+from normserve.checkpoint import Exports
 from normserve.descriptions import SessionInfo, Snapshot, Stats
 from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
@@ -19,7 +20,7 @@ from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2
 
 
-class Model(ModelPopulation):
+class Model(ModelPopulation, Exports):
     """All sessions whose names begin with a prefix, such as the layers of "resnet50/". Made by Client.model.
 
     A layer is a session's name without the prefix, such as "layer1.0.bn1", which is how the model's state_dict() names it.

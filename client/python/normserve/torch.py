@@ -24,19 +24,24 @@ from normserve.bfloat16 import BFloat16
 from normserve.client import Client
 from normserve.descriptions import SessionInfo
 from normserve.error import Error
-from normserve.torch_calibration import diagnose
+from normserve.moments import Moments
+from normserve.torch_calibration import diagnose, push_moments
+from normserve.torch_hooks import TrainingHooks
 from normserve.torch_moments import batch_norm_layers, collect_moments, collect_sequentially
 from normserve.torch_state import pull_state_dict, push_state_dict
 
 __all__ = [
+    "TrainingHooks",
     "batch_norm_layers",
     "collect_moments",
     "collect_sequentially",
     "diagnose",
     "from_numpy",
+    "hooks",
     "pull",
     "pull_state_dict",
     "push",
+    "push_moments",
     "push_state_dict",
     "to_numpy",
 ]
@@ -97,6 +102,54 @@ def pull(model: nn.Module, client: Client, prefix: str) -> None:
                     target.copy_(torch.from_numpy(values[key]))
             if getattr(module, "num_batches_tracked", None) is not None:
                 module.num_batches_tracked.fill_(num_batches_tracked)
+
+
+def hooks(
+    model: nn.Module,
+    client: Client,
+    prefix: str,
+    *,
+    every: int = 10,
+    queue_size: int = 64,
+    interval: float = 1.0,
+    timeout: float = 5.0,
+    flush_timeout: float = 10.0,
+) -> TrainingHooks:
+    """Sends what the model's layers are fed while it is trained to the sessions below `prefix`, which observe it:
+
+        with normserve.torch.hooks(model, client, "resnet50") as sending:
+            train(model)
+        print(sending.sent, "steps;", sending.dropped, "dropped;", sending.last_error)
+
+    Training is neither changed nor held up: of every `every`-th forward in training mode each layer's mean and variance are
+    taken where the tensor lies, in its precision (float32 at least), and a thread of its own sends them, merged. Nothing that
+    goes wrong there is raised. Sessions that are not there are made as push makes them; others stay as they are but for what
+    they observe. At the end what is left is sent.
+
+      every          1: every training step
+      queue_size     steps that may wait to be sent; beyond, the oldest is dropped, and counted
+      interval       seconds that a step waits for others to travel with. Fewer calls, less of a processor
+      timeout        seconds for one call with its repetitions; then what it held is dropped, and counted
+      flush_timeout  seconds to wait at the end
+
+    One forward of the model at a time. Frozen layers, in eval(), are left out. ValueError: an option is out of range, or a
+    layer's parameters are float64.
+    """
+    missing = {_session_name(prefix, name): _content(name, module) for name, module in batch_norm_layers(model)}
+
+    def send(moments: dict[str, Moments]) -> None:
+        for session in list(missing):
+            if _describe(client, session) is None:
+                client.create(session, **missing[session])
+            del missing[session]
+        if set(moments) == {""}:  # the model is a layer itself, whose session has the prefix's name
+            client.session(_session_name(prefix, "")).observe(moments[""], timeout=timeout)
+        else:
+            client.model(prefix).observe(moments, timeout=timeout)
+
+    return TrainingHooks(
+        model, send, every=every, queue_size=queue_size, interval=interval, flush_timeout=flush_timeout
+    )
 
 
 def to_numpy(tensor: torch.Tensor) -> npt.NDArray[Any] | BFloat16:

@@ -10,7 +10,33 @@ from torch import nn
 from normserve.client import Client
 from normserve.diagnosis import Diagnosis
 from normserve.moments import Moments
+from normserve.population import Observed
 from normserve.torch_moments import Call, batch_norm_layers, kept_statistics, moments_of_batches
+
+
+def push_moments(
+    model: nn.Module,
+    loader: Iterable[Any],
+    client: Client,
+    name: str,
+    *,
+    call: Call | None = None,
+    reset: bool = False,
+    part_id: str = "",
+    timeout: float | None = None,
+) -> dict[str, Observed]:
+    """Sends the moments of all that the model's layers are fed to the sessions below `name`, as one part: they observe it,
+    and their statistics stay. {layer: what its session has observed now}.
+
+    Each layer normalises with its batch meanwhile, as in training (see diagnose). The sessions must be there (push).
+
+      loader, call    as in collect_moments
+      reset, part_id  as in Model.observe: what was observed before goes; the part counts once
+
+    Errors: NOT_FOUND if there is no such session; INVALID_ARGUMENT if a layer has none, or its data are not finite.
+    """
+    found = _collected(model, loader, call)[1]
+    return client.model(name).observe(found, reset=reset, part_id=part_id, timeout=timeout)
 
 
 def diagnose(
@@ -33,6 +59,12 @@ def diagnose(
 
     Errors: NOT_FOUND if there is no such session; INVALID_ARGUMENT if a layer has none. ValueError: `loader` is empty.
     """
+    samples, found = _collected(model, loader, call)
+    return client.model(name).diagnose(found, samples_per_batch=samples, timeout=timeout)
+
+
+def _collected(model: nn.Module, loader: Iterable[Any], call: Call | None) -> tuple[int, dict[str, Moments]]:
+    """Samples and moments of all batches together, with every layer normalising with its batch."""
     samples, found = 0, dict[str, Moments]()
     with kept_statistics(model):
         train_batch_norm(model)
@@ -41,8 +73,8 @@ def diagnose(
             for layer, moments in layers.items():
                 found[layer] = found[layer] + moments if layer in found else moments
     if not found:
-        raise ValueError("loader gave no batch that reaches a batch-norm layer: there is nothing to diagnose")
-    return client.model(name).diagnose(found, samples_per_batch=samples, timeout=timeout)
+        raise ValueError("loader gave no batch that reaches a batch-norm layer: there is nothing to tell of it")
+    return samples, found
 
 
 def train_batch_norm(model: nn.Module) -> None:

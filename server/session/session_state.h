@@ -37,8 +37,8 @@ struct SessionState {
 // Whether statistics are what a session begins with: mean 0 and variance 1.
 bool AreInitial(const NormalizationStatistics& statistics);
 
-// statistics_set_at of statistics that come from elsewhere with a count of batches. Those that say how many they average
-// are taken at their word, to have begun as these do; without a count they were set, unless they are initial.
+// statistics_set_at of statistics that come from elsewhere with a count of batches. Those that say how many they
+// average are taken at their word, to have begun as these do; without a count they were set, unless they are initial.
 inline int64_t SetElsewhere(const NormalizationStatistics& statistics, int64_t num_batches_tracked) {
   return num_batches_tracked > 0 || AreInitial(statistics) ? kNeverSet : 0;
 }

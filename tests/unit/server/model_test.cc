@@ -216,7 +216,7 @@ TEST_F(ModelTest, DeletionIsOneWriteAndARepeatAnswersAsTheFirstTime) {
   EXPECT_EQ((**again)[1].uid, (**deleted)[1].uid);
   const auto usage = registry_->GetUsage();
   EXPECT_EQ(usage.num_sessions, 1);
-  EXPECT_EQ(usage.state_bytes, StateSizeBytes(2));
+  EXPECT_EQ(usage.state_bytes, SessionSizeBytes(2));
   for (int restart = 0; restart < 2; ++restart) {
     Restart();
     EXPECT_EQ(registry_->GetUsage().num_sessions, restart + 1);

@@ -38,6 +38,8 @@ enum class ErrorReason {
   kSnapshotNotFound,
   kSnapshotExists,
   kPartConflict,
+  kCollectionNotFound,
+  kCollectionCommitted,
 };
 
 // "SHAPE_MISMATCH" and so on.

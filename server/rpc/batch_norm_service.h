@@ -38,8 +38,13 @@ using BatchNormServiceBase = v1::BatchNormService::WithRawCallbackMethod_CreateS
                                                         v1::BatchNormService::WithRawCallbackMethod_Observe<
                                                             v1::BatchNormService::WithRawCallbackMethod_GetMoments<
                                                                 v1::BatchNormService::
-                                                                    WithRawCallbackMethod_GetServerInfo<
-                                                                        v1::BatchNormService::Service>>>>>>>>>>>>>>>>>>;
+                                                                    WithRawCallbackMethod_MergeMoments<
+                                                                        v1::BatchNormService::
+                                                                            WithRawCallbackMethod_Calibrate<
+                                                                                v1::BatchNormService::
+                                                                                    WithRawCallbackMethod_GetServerInfo<
+                                                                                        v1::BatchNormService::
+                                                                                            Service>>>>>>>>>>>>>>>>>>>>;
 
 // Methods are in batch_norm_service.cc, those about populations in population_methods.cc.
 //
@@ -75,6 +80,8 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   Reactor* Diagnose(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* Observe(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetMoments(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* MergeMoments(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* Calibrate(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetServerInfo(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
 
  private:

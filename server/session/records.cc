@@ -21,7 +21,7 @@ constexpr char kFirstVersion = 1;
 // The newest of heads, requests and snapshots.
 constexpr char kHeadVersion = 3;
 constexpr char kRequestVersion = 2;
-constexpr char kSnapshotVersion = 2;
+constexpr char kSnapshotVersion = 3;
 constexpr const char* kOfAnotherRow = "it is the record of another row";
 constexpr size_t kChecksumBytes = sizeof(uint64_t);
 
@@ -264,6 +264,17 @@ void WriteAnswer(const ObservationAnswer& answer, RecordWriter& to) {
   to.Text(answer.session).Text(answer.uid).Int(answer.generation).Int(answer.count);
 }
 
+void WriteAnswer(const GatheringAnswer& answer, RecordWriter& to) {
+  to.Text(answer.session)
+      .Text(answer.uid)
+      .Int(answer.generation)
+      .Choice(answer.key.first)
+      .Text(answer.key.second)
+      .Int(answer.num_parts)
+      .Int(answer.order)
+      .Choice(answer.is_committed);
+}
+
 Answer ReadAnswer(int64_t kind, RecordReader& from) {
   if (kind == 0) return ReadDescription(from);
   if (kind == 1) {
@@ -291,6 +302,18 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
     answer.count = from.Int();
     return answer;
   }
+  if (kind == 5) {
+    GatheringAnswer answer;
+    answer.session = from.Text();
+    answer.uid = from.Text();
+    answer.generation = from.Int();
+    answer.key.first = from.Choice(CollectionKind::kCalibration);
+    answer.key.second = from.Text();
+    answer.num_parts = from.Int();
+    answer.order = from.Int();
+    answer.is_committed = from.Bool();
+    return answer;
+  }
   if (kind != 3) from.Spoil("what it answers is not known");
   SnapshotDescription snapshot;
   snapshot.session = from.Text();
@@ -310,7 +333,10 @@ SessionHead ReadHeadFields(RecordReader& from) {
   head.uid = from.Text();
   head.num_remembered = from.Int();
   head.shadow_version = from.Int();
-  if (from.version() >= 3) head.observed_version = from.Int();
+  if (from.version() < 3) return head;
+  head.observed_version = from.Int();
+  head.num_collection_rows = from.Int();
+  head.state.replaced_at = from.Int();
   return head;
 }
 
@@ -327,7 +353,12 @@ std::string WriteHead(const SessionHead& head) {
   RecordWriter to(kHeadVersion);
   WriteState(head.state, to);
   to.Time(head.create_time).Text(head.name).Text(head.uid);
-  return to.Int(head.num_remembered).Int(head.shadow_version).Int(head.observed_version).Finish();
+  return to.Int(head.num_remembered)
+      .Int(head.shadow_version)
+      .Int(head.observed_version)
+      .Int(head.num_collection_rows)
+      .Int(head.state.replaced_at)
+      .Finish();
 }
 
 absl::StatusOr<SessionHead> ReadHead(const StoredPart& what, const StoredHead& row) {
@@ -403,6 +434,53 @@ absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::strin
   return Finished(std::move(observed), from, what);
 }
 
+std::string WritePart(absl::string_view uid, absl::string_view collection, const CollectedPart& part) {
+  RecordWriter to;
+  to.Text(uid).Text(collection).Text(part.id);
+  return to.Int(part.moments.count).Vector(part.moments.mean).Vector(part.moments.m2).Finish();
+}
+
+absl::StatusOr<CollectedPart> ReadPart(const StoredPart& what, absl::string_view uid, const StoredCollectionRow& row) {
+  RecordReader from(row.record);
+  if (from.Text() != uid || from.Text() != row.collection || from.Text() != row.part) from.Spoil(kOfAnotherRow);
+  CollectedPart part{.id = row.part};
+  part.moments.count = from.Int();
+  part.moments.mean = from.Vector<double>();
+  part.moments.m2 = from.Vector<double>();
+  return Finished(std::move(part), from, what);
+}
+
+std::string WriteResult(absl::string_view uid, absl::string_view collection, const CollectionResult& result) {
+  RecordWriter to;
+  to.Text(uid).Text(collection).Int(result.generation).Int(result.order).Int(result.num_parts);
+  to.Int(result.merged.count).Vector(result.merged.mean).Vector(result.merged.m2);
+  to.Vector(result.variance_within).Vector(result.variance_between);
+  to.Vector(result.before.mean).Vector(result.before.variance).Int(result.batches_before);
+  return to.Vector(result.after.mean).Vector(result.after.variance).Int(result.batches_after).Finish();
+}
+
+absl::StatusOr<CollectionResult> ReadResult(const StoredPart& what, absl::string_view uid,
+                                            const StoredCollectionRow& row) {
+  RecordReader from(row.record);
+  if (from.Text() != uid || from.Text() != row.collection) from.Spoil(kOfAnotherRow);
+  CollectionResult result;
+  result.generation = from.Int();
+  result.order = from.Int();
+  result.num_parts = from.Int();
+  result.merged.count = from.Int();
+  result.merged.mean = from.Vector<double>();
+  result.merged.m2 = from.Vector<double>();
+  result.variance_within = from.Vector<double>();
+  result.variance_between = from.Vector<double>();
+  result.before.mean = from.Vector<double>();
+  result.before.variance = from.Vector<double>();
+  result.batches_before = from.Int();
+  result.after.mean = from.Vector<double>();
+  result.after.variance = from.Vector<double>();
+  result.batches_after = from.Int();
+  return Finished(std::move(result), from, what);
+}
+
 StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot) {
   RecordWriter to(kSnapshotVersion);
   to.Text(uid).Text(name);
@@ -412,7 +490,7 @@ StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, con
   if (snapshot.state->running != nullptr) {
     to.Vector(snapshot.state->running->mean).Vector(snapshot.state->running->variance);
   }
-  return {.name = name, .record = to.Finish()};
+  return {.name = name, .record = to.Int(snapshot.state->replaced_at).Finish()};
 }
 
 absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row) {
@@ -430,6 +508,7 @@ absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_
     statistics.variance = from.Vector<double>();
     state.running = std::make_shared<const NormalizationStatistics>(std::move(statistics));
   }
+  if (from.version() >= 3) state.replaced_at = from.Int();
   snapshot.state = std::make_shared<const SessionState>(std::move(state));
   return Finished(std::move(snapshot), from, what);
 }

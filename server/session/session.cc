@@ -174,7 +174,8 @@ void Session::Delete(const ChangeGuard& guard, Remember remember, Answered<Delet
         return SessionChange{.deletes = true,
                              .answer = deletion,
                              .server_request = remember ? std::optional(remember(deletion)) : std::nullopt,
-                             .freed_bytes = size_bytes * static_cast<int64_t>(1 + newest.snapshots->size())};
+                             .freed_bytes = size_bytes * static_cast<int64_t>(1 + newest.snapshots->size()) +
+                                            CollectionBytes(newest.collections)};
       },
       std::move(answered));
 }

@@ -60,18 +60,23 @@ MakeChange ModeChange(Mode mode) {
       });
 }
 
+absl::Status CheckNewSnapshot(const SessionIdentity& identity, const SessionContent& newest, const std::string& name) {
+  if (newest.snapshots->contains(name)) return SnapshotExists(identity.name, name);
+  if (static_cast<int64_t>(newest.snapshots->size()) >= kMaxSnapshots) {
+    return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
+                     absl::StrCat("session \"", identity.name, "\" has ", kMaxSnapshots,
+                                  " snapshots, the most it may: delete some first"),
+                     {{"limit", "max_snapshots"}});
+  }
+  return absl::OkStatus();
+}
+
 MakeChange SnapshotTaking(std::string name) {
   return [name = std::move(name)](const SessionJournal& journal,
                                   const SessionContent& newest) -> absl::StatusOr<SessionChange> {
     const SessionIdentity& identity = journal.identity();
     if (newest.is_deleted) return SessionNotFound(identity.name);
-    if (newest.snapshots->contains(name)) return SnapshotExists(identity.name, name);
-    if (static_cast<int64_t>(newest.snapshots->size()) >= kMaxSnapshots) {
-      return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
-                       absl::StrCat("session \"", identity.name, "\" has ", kMaxSnapshots,
-                                    " snapshots, the most it may: delete some first"),
-                       {{"limit", "max_snapshots"}});
-    }
+    if (absl::Status status = CheckNewSnapshot(identity, newest, name); !status.ok()) return status;
     const int64_t size_bytes = StateSizeBytes(newest.state->config.num_features);
     StateBudget& budget = *journal.surroundings().state_budget;
     if (!budget.TryTake(size_bytes)) return StateBytesReached(budget.max_bytes(), budget.bytes(), size_bytes);
@@ -92,6 +97,7 @@ MakeChange SnapshotRestoring(std::string name) {
     const SessionState& kept = *found->second.state;
     state.mode = kept.mode;
     state.num_batches_tracked = kept.num_batches_tracked;
+    state.replaced_at = kept.replaced_at;
     // Copies: the same vectors as another version would be two things to the journal.
     state.parameters = std::make_shared<const AffineParameters>(*kept.parameters);
     if (kept.running != nullptr) state.running = std::make_shared<const NormalizationStatistics>(*kept.running);

@@ -26,11 +26,17 @@ AverageKind KindOf(Averaging averaging) {
 
 DiagnosedLayer LayerOf(const SessionState& state, int64_t samples_per_batch) {
   const SessionConfig& config = state.config;
-  return DiagnosedLayer{.num_features = static_cast<size_t>(config.num_features),
-                        .statistics = StatisticsOf(state),
-                        .average = {.kind = KindOf(config.averaging), .momentum = config.momentum},
-                        .running_variance_biased = config.running_variance == RunningVariance::kBiased,
-                        .samples_per_batch = samples_per_batch};
+  DiagnosedLayer layer{.num_features = static_cast<size_t>(config.num_features),
+                       .statistics = StatisticsOf(state),
+                       .average = {.kind = KindOf(config.averaging), .momentum = config.momentum},
+                       .running_variance_biased = config.running_variance == RunningVariance::kBiased,
+                       .samples_per_batch = samples_per_batch};
+  if (state.replaced_at == kNotReplaced) return layer;
+  // Merged or calibrated statistics came in between: nothing of the initial ones is left, and until the next batch they
+  // are no average of batches at all.
+  if (state.num_batches_tracked <= state.replaced_at) layer.statistics.num_batches_tracked = 0;
+  if (layer.average.kind == AverageKind::kExponential) layer.average.kind = AverageKind::kZeroDebiased;
+  return layer;
 }
 
 // As moments of data are: any count but a negative one, a value a channel, no negative sum of squares.
@@ -72,7 +78,8 @@ absl::StatusOr<std::vector<const Moments*>> EvidenceOf(const std::vector<std::sh
   std::vector<const Moments*> evidence;
   size_t num_used = 0;
   for (size_t i = 0; i < sessions.size(); ++i) {
-    const Moments* moments = contents[i].observations.last_batch.get();
+    const Observations& seen = contents[i].observations;
+    const Moments* moments = request.observed ? seen.observed.get() : seen.last_batch.get();
     std::string field = "moments";
     if (request.moments.has_value()) moments = &*request.moments;
     if (request.layers.has_value()) {
@@ -82,7 +89,7 @@ absl::StatusOr<std::vector<const Moments*>> EvidenceOf(const std::vector<std::sh
       num_used += found != request.layers->end();
       field = absl::StrCat("layers[", layer, "].moments");
     }
-    if (moments != nullptr && moments != contents[i].observations.last_batch.get()) {
+    if (moments != nullptr && (request.moments.has_value() || request.layers.has_value())) {
       absl::Status status = CheckEvidence(field, *moments, contents[i].state->config.num_features);
       if (!status.ok()) return status;
     }
@@ -116,7 +123,8 @@ absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::sh
     const Moments* moments = (*evidence)[i];
     const Observations& seen = contents[i].observations;
     int64_t num_samples = request.samples_per_batch;
-    if (num_samples == 0 && moments == seen.last_batch.get()) num_samples = seen.last_batch_samples;
+    if (num_samples == 0 && moments != nullptr && moments == seen.last_batch.get())
+      num_samples = seen.last_batch_samples;
     auto layer = DiagnoseLayer(LayerOf(*contents[i].state, num_samples), moments == nullptr ? Moments{} : *moments);
     if (!layer.ok()) return layer.status();
     layers.push_back(*std::move(layer));

@@ -7,6 +7,7 @@
 #include "kernels/check.h"
 #include "server/session/records.h"
 #include "server/session/session_errors.h"
+#include "server/session/stored_collections.h"
 #include "server/session/stored_vectors.h"
 
 namespace normserve {
@@ -87,11 +88,13 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(absl::st
   absl::Status status = FillIn(session, vectors, *head, head->state, observations);
   if (!status.ok()) return status;
   auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state.config));
+  auto collections = ReadCollections(session, stored, head->num_collection_rows, head->state.config.num_features);
   const std::shared_ptr<SessionJournal> journal(
       new SessionJournal({.name = stored.head.name, .uid = stored.head.uid, .create_time = head->create_time},
                          {.state = std::make_shared<const SessionState>(std::move(head->state)),
                           .observations = std::move(observations),
-                          .snapshots = std::move(snapshots)},
+                          .snapshots = std::move(snapshots),
+                          .collections = std::move(collections)},
                          std::move(surroundings), stored.head.epoch, stored.head.sequence));
 
   absl::MutexLock lock(&journal->mutex_);
@@ -171,7 +174,8 @@ std::string SessionJournal::HeadOf(const SessionContent& content, int64_t num_re
                     .uid = identity_.uid,
                     .num_remembered = num_remembered,
                     .shadow_version = observations.shadow == nullptr ? kNoVersion : observations.shadow_version,
-                    .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version});
+                    .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version,
+                    .num_collection_rows = NumCollectionRows(content.collections)});
 }
 
 SessionContent SessionJournal::Visible() const {
@@ -301,6 +305,7 @@ StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& f
     pending.content.observations = *std::move(change.observations);
   }
   if (change.snapshots != nullptr) pending.content.snapshots = std::move(change.snapshots);
+  if (change.collections != nullptr) pending.content.collections = std::move(change.collections);
   pending.content.is_deleted = change.deletes;
   StoreWrite write{.server_request = std::move(change.server_request),
                    .durability = pending.content.state->config.durability};
@@ -344,6 +349,9 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
     for (const auto& [name, snapshot] : *before.snapshots) {
       if (!after.snapshots->contains(name)) write.deleted_snapshot = name;
     }
+  }
+  if (after.collections != before.collections) {
+    WriteCollections(identity_.uid, before.collections, *after.collections, write);
   }
   if (!pending.request_id.empty()) {
     write.request =

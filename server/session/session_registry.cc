@@ -21,10 +21,10 @@ constexpr int64_t kDefaultPageSize = 100;
 constexpr int64_t kMaxPageSize = 1000;
 // More than the 1,024 promised, as all clients share them.
 constexpr int64_t kRememberedRequests = 16'384;
-// What a session and its snapshots are charged with.
-int64_t ChargedBytes(const SessionDescription& session) {
+// What a stored session, its snapshots and what it gathers are charged with.
+int64_t ChargedBytes(const SessionDescription& session, const StoredHead& stored) {
   if (session.config.num_features < 1) return 0;  // its record is damaged
-  return StateSizeBytes(session.config.num_features) * (1 + session.num_snapshots);
+  return StateSizeBytes(session.config.num_features) * (1 + session.num_snapshots) + stored.collection_bytes;
 }
 
 RequestRing ServerRing() { return {.num_slots = kRememberedRequests}; }
@@ -83,7 +83,7 @@ bool SessionRegistry::Take(const StoredHead& stored) {
                               .create_time = head->create_time,
                               .update_time = head->state.update_time,
                               .num_snapshots = stored.num_snapshots}};
-  surroundings_.state_budget->Take(ChargedBytes(entry.description));
+  surroundings_.state_budget->Take(ChargedBytes(entry.description, *entry.stored));
   sessions_.emplace(stored.name, std::move(entry));
   return true;
 }
@@ -454,7 +454,7 @@ void SessionRegistry::FinishDeletion(const std::string& name, const ChangeGuard&
       if (found != sessions_.end()) {
         // The bytes of one that was loaded were given back by its own deletion.
         if (found->second.session == nullptr) {
-          surroundings_.state_budget->Give(ChargedBytes(found->second.description));
+          surroundings_.state_budget->Give(ChargedBytes(found->second.description, *found->second.stored));
         }
         sessions_.erase(found);
       }

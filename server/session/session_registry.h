@@ -23,6 +23,7 @@ struct SessionLimits {
   int64_t max_sessions = 10'000;
   int64_t max_state_bytes = int64_t{4} << 30;
   int64_t max_num_features = 1'000'000;
+  CollectionLimits collections;
 };
 
 using Labels = std::map<std::string, std::string>;

@@ -12,6 +12,8 @@
 
 namespace normserve {
 
+constexpr int64_t kNotReplaced = -1;
+
 // Shared as shared_ptr<const SessionState>. States of one session share the vectors that did not change.
 struct SessionState {
   SessionConfig config;
@@ -23,6 +25,8 @@ struct SessionState {
   int64_t generation = 0;
   // Raised when parameters or statistics are replaced: a batch computed under an older lineage is not folded.
   int64_t lineage = 0;
+  // num_batches_tracked when merged or calibrated statistics last took the running ones' place; kNotReplaced: never.
+  int64_t replaced_at = kNotReplaced;
   absl::Time update_time;
   // Of the vectors, in a store: the sequence of the change that made them.
   int64_t parameters_version = 0;

@@ -26,10 +26,13 @@ enum Sql {
   kPutServerRequest,
   kAddSnapshot,
   kDropSnapshot,
+  kAddCollected,
+  kDropCollection,
   kDeleteCurrentOf,
   kDeleteKeptOf,
   kDeleteRequestsOf,
   kDeleteSnapshotsOf,
+  kDeleteCollectedOf,
   kSqlCount
 };
 
@@ -60,10 +63,13 @@ constexpr const char* kSql[] = {
     " record = excluded.record",
     "INSERT INTO snapshots(session, name, record) VALUES(?, ?, ?)",
     "DELETE FROM snapshots WHERE session = ? AND name = ?",
+    "INSERT INTO collected_parts(session, collection, part, size_bytes, record) VALUES(?, ?, ?, ?, ?)",
+    "DELETE FROM collected_parts WHERE session = ? AND collection = ?",
     "DELETE FROM current_vectors WHERE session = ?",
     "DELETE FROM kept_vectors WHERE session = ?",
     "DELETE FROM requests WHERE session = ?",
     "DELETE FROM snapshots WHERE session = ?",
+    "DELETE FROM collected_parts WHERE session = ?",
 };
 static_assert(std::size(kSql) == kSqlCount);
 
@@ -201,7 +207,7 @@ absl::StatusOr<int64_t> RowWriter::ChangeSession(const SessionWrite& write) {
 
 int RowWriter::DeleteRows(int64_t session) {
   int code = SQLITE_OK;
-  for (const int sql : {kDeleteCurrentOf, kDeleteKeptOf, kDeleteRequestsOf, kDeleteSnapshotsOf}) {
+  for (const int sql : {kDeleteCurrentOf, kDeleteKeptOf, kDeleteRequestsOf, kDeleteSnapshotsOf, kDeleteCollectedOf}) {
     if (code == SQLITE_OK) code = SqliteStatement::Run(at(sql)).Integer(session).Finish();
   }
   return code;
@@ -232,6 +238,16 @@ int RowWriter::ApplyRows(int64_t session, const SessionWrite& write) {
   if (code == SQLITE_OK && write.snapshot.has_value()) {
     SqliteStatement::Run run(at(kAddSnapshot));
     code = run.Integer(session).Text(write.snapshot->name).Blob(write.snapshot->record).Finish();
+  }
+  for (size_t i = 0; code == SQLITE_OK && i < write.dropped_collections.size(); ++i) {
+    SqliteStatement::Run run(at(kDropCollection));
+    code = run.Integer(session).Text(write.dropped_collections[i]).Finish();
+  }
+  for (size_t i = 0; code == SQLITE_OK && i < write.collected.size(); ++i) {
+    const StoredCollectionRow& row = write.collected[i];
+    SqliteStatement::Run run(at(kAddCollected));
+    run.Integer(session).Text(row.collection).Text(row.part).Integer(row.size_bytes);
+    code = run.Blob(row.record).Finish();
   }
   return code;
 }

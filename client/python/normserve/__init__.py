@@ -18,7 +18,7 @@ from normserve.descriptions import Config, Device, Limits, ServerInfo, SessionIn
 from normserve.diagnosis import Diagnosis
 from normserve.error import Error
 from normserve.moments import Moments
-from normserve.population import Observed
+from normserve.population import Calibrated, Merged, Observed
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
 from normserve.stats_view import Comparison, Quantiles, StatsSummary
@@ -26,6 +26,7 @@ from normserve.stats_view import Comparison, Quantiles, StatsSummary
 __all__ = [
     "BFloat16",
     "BackwardResult",
+    "Calibrated",
     "Client",
     "Comparison",
     "Config",
@@ -35,6 +36,7 @@ __all__ = [
     "ForwardResult",
     "GradientSums",
     "Limits",
+    "Merged",
     "Moments",
     "Normalization",
     "Observed",

@@ -186,6 +186,7 @@ class Client:
         model: str,
         layers: Mapping[str, Moments] | None = None,
         *,
+        observed: bool = False,
         samples_per_batch: int = 0,
         return_channels: bool = False,
         timeout: float | None = None,
@@ -194,11 +195,12 @@ class Client:
 
         layers  moments of one batch by layer, the session's name without the model's, such as
                 normserve.torch.collect_moments gives; None: what the server has seen
+        observed  in their place: what each session has observed
 
         Errors: NOT_FOUND if no session's name begins so; INVALID_ARGUMENT if a layer is none of them.
         """
         name = model if model.endswith("/") else model + "/"
-        request = diagnosis._request(name, None, layers, samples_per_batch, return_channels)
+        request = diagnosis._request(name, None, layers, samples_per_batch, return_channels, observed)
         deadline = self._caller.deadline(timeout)
         reply = self._caller.call(self._caller.stub.Diagnose, request, deadline, repeatable=True, session=name)
         return [diagnosis._diagnosis(each) for each in reply.sessions]

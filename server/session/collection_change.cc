@@ -242,7 +242,7 @@ absl::StatusOr<SessionChange> ChangeCollection(const CollectionStep& step, const
     return change;
   }
   if (step.drop) {
-    answer.num_parts = static_cast<int64_t>(before->parts.size());
+    answer.num_parts = before->num_rows;
     collections.erase(step.key);
     change.collections = std::make_shared<const Collections>(std::move(collections));
     change.answer = std::move(answer);

@@ -114,9 +114,10 @@ Reactor* BatchNormServiceImpl::Diagnose(Context* context, const grpc::ByteBuffer
           absl::Status status =
               CheckReplySize(asked->name, contents, with_channels ? sizeof(double) : 0, description_.max_message_bytes);
           if (!status.ok()) return std::move(done)(status);
-          std::move(WriteEachAndEnd(std::move(done), [&reply, with_channels](const SessionDiagnosis& diagnosis) {
+          auto finish = WriteEachAndEnd(std::move(done), [&reply, with_channels](const SessionDiagnosis& diagnosis) {
             WriteDiagnosis(diagnosis, with_channels, *reply.add_sessions());
-          }))(normserve::Diagnose(sessions, contents, *asked));
+          });
+          finish(normserve::Diagnose(sessions, contents, *asked));
         };
         if (!message.has_batch()) return std::move(diagnose)(*std::move(request));
         TakeBatch(engine_, *sessions, message, *std::move(request), std::move(diagnose));

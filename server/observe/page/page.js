@@ -174,7 +174,9 @@ function showChannels(layer) {
   const apart = channels.drift.filter((drift) => drift > 1).length;
   const label = `Running mean and standard deviation of ${channels.channel.length} channels beside the newest batch's; ` +
     `${apart} lie more than one deviation apart. The table below has the numbers.`;
-  find("channels").replaceChildren(channelChart(channels, label));
+  const { picture, numBeyond } = channelChart(channels, label);
+  find("channels").replaceChildren(picture);
+  find("beyond").textContent = numBeyond > 0 ? ` ${numBeyond} channels reach beyond the picture: see the table.` : "";
   document.querySelector("#values tbody").replaceChildren(...channels.channel.map((channel, i) =>
     element("tr", {}, element("th", { scope: "row" }, String(channel)),
       ...["running_mean", "running_std", "batch_mean", "batch_std", "drift", "weight", "bias"].map((name) =>

@@ -25,14 +25,16 @@ std::optional<CollectionKey> ReadRowKey(absl::string_view row_key) {
   return std::nullopt;
 }
 
-// The parts that `after` has and `before` has not; both by id.
+// The parts that `after` has beside those of `before`; both by id.
 void AddParts(absl::string_view uid, const std::string& row_key, const Collection* before, const Collection& after,
               int64_t num_features, SessionWrite& write) {
   size_t at = 0;
   const size_t num_before = before == nullptr ? 0 : before->parts.size();
   for (const auto& part : after.parts) {
-    while (at < num_before && before->parts[at]->id < part->id) ++at;
-    if (at < num_before && before->parts[at] == part) continue;
+    if (at < num_before && before->parts[at] == part) {
+      ++at;
+      continue;
+    }
     write.collected.push_back({.collection = row_key,
                                .part = part->id,
                                .size_bytes = PartSizeBytes(part->id, num_features),

@@ -3,7 +3,9 @@
 #include "absl/strings/match.h"
 #include "kernels/error_reason.h"
 #include "server/rpc/backward_messages.h"
+#include "server/rpc/export_call.h"
 #include "server/rpc/forward_messages.h"
+#include "server/rpc/import_call.h"
 #include "server/rpc/message_call.h"
 #include "server/rpc/server_info_message.h"
 #include "server/rpc/session_messages.h"
@@ -271,6 +273,20 @@ Reactor* BatchNormServiceImpl::GetStats(Context* context, const grpc::ByteBuffer
         if (!sessions.ok()) return sessions.status();
         return WriteStats(*sessions, registry_.ObserveAll(*sessions), request, description_.max_message_bytes, reply);
       });
+}
+
+grpc::ServerReadReactor<grpc::ByteBuffer>* BatchNormServiceImpl::ImportState(Context* context,
+                                                                             grpc::ByteBuffer* reply) {
+  auto* call = new ImportCall(context, registry_, *gate_, reply);
+  call->Start();
+  return call;
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* BatchNormServiceImpl::ExportState(Context* context,
+                                                                              const grpc::ByteBuffer* request) {
+  auto* call = new ExportCall(context, registry_, *gate_);
+  call->Start(*request);
+  return call;
 }
 
 Reactor* BatchNormServiceImpl::GetServerInfo(Context* context, const grpc::ByteBuffer* request_bytes,

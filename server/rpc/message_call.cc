@@ -83,6 +83,15 @@ absl::Status Guarded(Work work) {
 
 }  // namespace
 
+absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message& message) {
+  absl::Status status = Parse(bytes, message);
+  return status.ok() ? CheckKeptFields(message) : status;
+}
+
+absl::Status SerialiseMessage(const google::protobuf::Message& message, grpc::ByteBuffer& bytes) {
+  return Serialise(message, bytes);
+}
+
 absl::Status OutOfMemory(const std::exception& exception) {
   return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
                    absl::StrCat("the server has no memory for this call (", exception.what(), ")"),

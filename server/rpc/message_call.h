@@ -72,6 +72,11 @@ auto WriteEachAndEnd(MessageDone done, Write write) {
   });
 }
 
+// The same of a message of a stream. INVALID_ARGUMENT: it cannot be parsed, or has a field that is kept for later.
+absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message& message);
+// RESOURCE_EXHAUSTED (LIMIT_REACHED): it would be longer than a message can be.
+absl::Status SerialiseMessage(const google::protobuf::Message& message, grpc::ByteBuffer& bytes);
+
 // What an exception of the standard library means, which no code of ours throws: memory has run out.
 absl::Status OutOfMemory(const std::exception& exception);
 

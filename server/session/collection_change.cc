@@ -88,7 +88,7 @@ int64_t NextOrder(const Collections& collections) {
 void Replace(const CollectionStep& step, Outcome outcome, const SessionContent& newest, SessionChange& change) {
   auto next = std::make_shared<SessionState>(*newest.state);
   next->running = std::make_shared<const NormalizationStatistics>(std::move(outcome.running));
-  next->num_batches_tracked = next->replaced_at = outcome.num_batches;
+  next->num_batches_tracked = next->statistics_set_at = outcome.num_batches;
   next->update_time = absl::Now();
   if (!step.to_snapshot.empty()) {
     auto snapshots = std::make_shared<Snapshots>(*newest.snapshots);

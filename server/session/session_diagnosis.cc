@@ -1,5 +1,6 @@
 #include "server/session/session_diagnosis.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -20,11 +21,9 @@ DiagnosedLayer LayerOf(const SessionState& state, int64_t samples_per_batch) {
                        .average = AverageOf(config),
                        .running_variance_biased = config.running_variance == RunningVariance::kBiased,
                        .samples_per_batch = samples_per_batch};
-  if (state.replaced_at == kNotReplaced) return layer;
-  // Merged or calibrated statistics came in between: nothing of the initial ones is left, and until the next batch they
-  // are no average of batches at all.
-  if (state.num_batches_tracked <= state.replaced_at) layer.statistics.num_batches_tracked = 0;
-  if (layer.average.kind == AverageKind::kExponential) layer.average.kind = AverageKind::kZeroDebiased;
+  if (state.statistics_set_at != kNeverSet) {
+    layer.batches_since_set = std::max<int64_t>(0, state.num_batches_tracked - state.statistics_set_at);
+  }
   return layer;
 }
 
@@ -112,9 +111,15 @@ absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::sh
     const Moments* moments = (*evidence)[i];
     const Observations& seen = contents[i].observations;
     int64_t num_samples = request.samples_per_batch;
-    if (num_samples == 0 && moments != nullptr && moments == seen.last_batch.get())
-      num_samples = seen.last_batch_samples;
-    auto layer = DiagnoseLayer(LayerOf(*contents[i].state, num_samples), moments == nullptr ? Moments{} : *moments);
+    if (num_samples == 0 && moments == seen.last_batch.get()) num_samples = seen.last_batch_samples;
+    // The batches before the one that is the evidence, which may be the newest of them.
+    const auto recent = RecentBatches(seen.history.get());
+    std::vector<const Moments*> earlier;
+    for (const auto& batch : recent) {
+      if (batch.get() != moments) earlier.push_back(batch.get());
+    }
+    auto layer =
+        DiagnoseLayer(LayerOf(*contents[i].state, num_samples), moments == nullptr ? Moments{} : *moments, earlier);
     if (!layer.ok()) return layer.status();
     layers.push_back(*std::move(layer));
   }

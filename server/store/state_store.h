@@ -43,6 +43,12 @@ struct StoredSnapshot {
   std::string record;
 };
 
+// A point of a session's history, in a slot of its own.
+struct StoredPoint {
+  int64_t slot = 0;
+  std::string record;
+};
+
 // A row of what a session gathers: a part, or of part "" what it came to.
 struct StoredCollectionRow {
   std::string collection;
@@ -67,6 +73,7 @@ struct StoredSession {
   StoredHead head;
   std::vector<StoredVector> current;           // at most one of a kind
   std::vector<StoredSnapshot> snapshots;       // by name
+  std::vector<StoredPoint> history;            // by slot
   std::vector<StoredCollectionRow> collected;  // by collection and part
 };
 
@@ -94,6 +101,7 @@ struct SessionWrite {
   std::optional<StoredRequest> request;
   std::optional<StoredSnapshot> snapshot;        // added; the name is free
   std::string deleted_snapshot;                  // a name; empty: none goes
+  std::vector<StoredPoint> history;              // each replaces what its slot held
   std::vector<std::string> dropped_collections;  // whose rows go, before
   std::vector<StoredCollectionRow> collected;    // these are added
 };

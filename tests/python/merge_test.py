@@ -6,22 +6,10 @@ import unittest
 
 import normserve
 import numpy as np
-from normserve.population import ModelPopulation
 
 from server_process import ServerProcess, ServerTestCase
 
 Moments = normserve.Moments
-
-
-class Model(ModelPopulation):
-    """A model's calls about populations."""
-
-    def __init__(self, session, prefix):
-        self._caller, self._prefix = session._caller, prefix
-
-    @property
-    def _target(self):
-        return self._prefix
 
 
 def pooled(values):
@@ -143,7 +131,7 @@ class Merge(ServerTestCase):
 
     def test_a_model_is_merged_in_one_change_and_layers_without_parts_stay(self):
         sessions = {layer: self.client.create(f"net/{layer}", 3) for layer in ("a", "b", "c")}
-        model = Model(sessions["a"], "net/")
+        model = self.client.model("net")
         values = {layer: self.sites(4, 3) for layer in ("a", "c")}
         for i in range(4):
             part = {layer: exact_moments(values[layer][f"site-{i}"]) for layer in values}
@@ -168,7 +156,7 @@ class Merge(ServerTestCase):
             sessions["a"].merge("round-4")
 
     def test_what_a_session_may_hold_is_bounded(self):
-        flags = ["--max-collections", "2", "--max-collection-parts", "3", "--max-state-bytes", "1MiB"]
+        flags = ["--max-collections", "2", "--max-collection-parts", "3", "--max-state-bytes", "4MiB"]
         part = Moments(4, np.array([1.0]), np.array([4.0]))
         with ServerProcess("reference", flags) as server, normserve.Client(server.address) as client:
             limits = client.info().limits
@@ -302,11 +290,11 @@ class Calibrate(ServerTestCase):
             with ServerProcess("reference", flags) as server, normserve.Client(server.address) as client:
                 layers = {layer: client.create(f"net/{layer}", 6) for layer in ("a", "b")}
                 for i in range(20):
-                    Model(layers["a"], "net/").calibrate("c", {"a": parts[i], "b": parts[i]}, part_id=str(i))
+                    client.model("net").calibrate("c", {"a": parts[i], "b": parts[i]}, part_id=str(i))
                 layers["a"].merge("done", {"p": parts[0]}, commit=True)
                 server.crash()
             with ServerProcess("reference", flags) as server, normserve.Client(server.address) as client:
-                model = Model(client.session("net/a"), "net/")
+                model = client.model("net")
                 used = client.info().state_bytes
                 # The worker does not know what arrived: it sends some again.
                 for i in range(15, 40):
@@ -316,7 +304,7 @@ class Calibrate(ServerTestCase):
                 self.assertEqual(found["b"].num_batches, 40)
                 server.crash()
             with ServerProcess("reference", flags) as server, normserve.Client(server.address) as client:
-                model = Model(client.session("net/a"), "net/")
+                model = client.model("net")
                 for again in (model.calibrate("c", commit=True, request_id="commit"), model.calibrate("c", commit=True)):
                     for layer in ("a", "b"):
                         self.assertEqual(bytes(again[layer].running_mean), bytes(expected.running_mean))

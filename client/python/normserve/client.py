@@ -10,12 +10,13 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from normserve import checkpoint, descriptions, diagnosis
+from normserve import checkpoint, descriptions
 from normserve.caller import Caller, request_id_or_random
 from normserve.checkpoint import Export, ExportsOf, ImportResult, Progress, Source
 from normserve.descriptions import ServerInfo, SessionInfo
 from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
+from normserve.model import Model
 from normserve.moments import Moments
 from normserve.session import Session, parameters_message, vector
 from normserve.v1 import batch_norm_service_pb2 as pb
@@ -162,8 +163,13 @@ class Client:
         ValueError: `name` ends in "/", so that it means a model, all sessions below it.
         """
         if name.endswith("/"):
-            raise ValueError(f"name is {name!r}, which means all sessions below it: a handle is of one session")
+            raise ValueError(f"name is {name!r}, which means all sessions below it: client.model({name!r}) is their handle")
         return Session(self._caller, name)
+
+    def model(self, prefix: str) -> Model:
+        """A handle of all sessions whose names begin with `prefix` ("resnet50" and "resnet50/" are the same); asks nobody.
+        Its first call tells whether there are any (NOT_FOUND)."""
+        return Model(self._caller, prefix)
 
     def list(
         self, prefix: str = "", labels: Mapping[str, str] | None = None, *, timeout: float | None = None
@@ -192,19 +198,14 @@ class Client:
         return_channels: bool = False,
         timeout: float | None = None,
     ) -> builtins.list[Diagnosis]:
-        """Session.diagnose of all sessions of `model` ("resnet50" and "resnet50/" are the same), the worst first.
-
-        layers  moments of one batch by layer, the session's name without the model's, such as
-                normserve.torch.collect_moments gives; None: what the server has seen
-        observed  in their place: what each session has observed
-
-        Errors: NOT_FOUND if no session's name begins so; INVALID_ARGUMENT if a layer is none of them.
-        """
-        name = model if model.endswith("/") else model + "/"
-        request = diagnosis._request(name, None, layers, samples_per_batch, return_channels, observed)
-        deadline = self._caller.deadline(timeout)
-        reply = self._caller.call(self._caller.stub.Diagnose, request, deadline, repeatable=True, session=name)
-        return [diagnosis._diagnosis(each) for each in reply.sessions]
+        """`model(model).diagnose(...)`."""
+        return self.model(model).diagnose(
+            layers,
+            observed=observed,
+            samples_per_batch=samples_per_batch,
+            return_channels=return_channels,
+            timeout=timeout,
+        )
 
     def import_state(
         self,

@@ -89,12 +89,14 @@ TEST_F(SqliteStoreTest, EverythingWrittenComesBackAfterAReopen) {
   change.request = StoredRequest{1, 3, "three", ""};
   change.snapshot = StoredSnapshot{"first", ""};
   change.collected = {{"merge/m", "one", 10, all_bytes}, {"merge/m", "two", 20, ""}, {"merge/n", "one", 5, "n1"}};
+  change.history = {{5, "replaced"}, {2, all_bytes}};
   ASSERT_TRUE(Put(*store_, change).ok());
   change = Change("a", 1, 4);
   change.snapshot = StoredSnapshot{"second", "again"};
   change.deleted_snapshot = "second";
   change.dropped_collections = {"merge/m"};
   change.collected = {{"merge/m", "", 7, all_bytes}};
+  change.history = {{5, "five"}};
   ASSERT_TRUE(Put(*store_, change).ok());
 
   for (int round = 0; round < 2; ++round) {
@@ -124,6 +126,10 @@ TEST_F(SqliteStoreTest, EverythingWrittenComesBackAfterAReopen) {
     EXPECT_EQ(session.collected[0].record, all_bytes);
     EXPECT_EQ(session.collected[1].collection, "merge/n");
     EXPECT_EQ(session.head.collection_bytes, 12);
+    ASSERT_EQ(session.history.size(), 2u);
+    EXPECT_EQ(session.history[0].slot, 2);
+    EXPECT_EQ(session.history[0].record, all_bytes);
+    EXPECT_EQ(session.history[1].record, "five");
     const auto requests = store_->ListServerRequests();
     ASSERT_TRUE(requests.ok() && requests->size() == 1);
     EXPECT_EQ(requests->front().slot, 7);

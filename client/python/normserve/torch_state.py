@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from types import EllipsisType
 
 import numpy as np
 import torch
 
+from normserve.checkpoint import ImportResult
 from normserve.client import Client
 
 _PARAMETERS = ("weight", "bias")
 _STATISTICS = ("running_mean", "running_var")
-
-
-def batch_norm_entries(state: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of the layers in a state dict that keep running statistics: those with a running_mean and a running_var of one
-    length, and parameters of that length or none. An instance norm that tracks statistics looks the same.
-
-    A layer by itself, whose entries have no prefix, is "".
-    """
-    layers = []
-    for key, mean in state.items():
-        layer, _, last = key.rpartition(".")
-        if last != "running_mean" or mean.dim() != 1:
-            continue
-        of_layer = [state.get(_key(layer, each)) for each in ("running_var", *_PARAMETERS)]
-        if of_layer[0] is not None and all(each is None or each.shape == mean.shape for each in of_layer):
-            layers.append(layer)
-    return layers
 
 
 def push_state_dict(
@@ -36,38 +20,21 @@ def push_state_dict(
     client: Client,
     prefix: str,
     *,
-    eps: float = 1e-5,
-    momentum: float | None = 0.1,
+    eps: float | None = None,
+    momentum: float | None | EllipsisType = ...,
     mode: str = "eval",
-) -> list[str]:
-    """Makes a session `prefix`/NAME of every layer in a state dict that keeps running statistics; tells their layers.
+    existing: str = "refuse",
+) -> ImportResult:
+    """Makes a session `prefix`/NAME of every layer in a state dict that keeps running statistics, found by its tensors: all or
+    none, by Client.import_state, which says more.
 
-      eps, momentum  of all layers: a state dict does not tell. Defaults: nn.BatchNorm2d's
+      eps, momentum  of all layers: a state dict does not tell. Left out: nn.BatchNorm2d's
       mode           of the new sessions. Default: "eval"
-
-    Layer by layer. Errors: ALREADY_EXISTS if a session is there; `client.model(prefix).delete()` first. ValueError: there
-    is no such layer.
+      existing       sessions that are there: "refuse" (ALREADY_EXISTS), "replace" their state, or "skip" them
     """
-    layers = batch_norm_entries(state)
-    if not layers:
-        raise ValueError("state holds no running_mean and running_var of one length: no batch-norm layer that keeps any")
-    for layer in layers:
-        values = {each: state.get(_key(layer, each)) for each in (*_PARAMETERS, *_STATISTICS)}
-        counter = state.get(_key(layer, "num_batches_tracked"))
-        arrays: dict[str, Any] = {
-            key: None if value is None else value.detach().cpu().double().numpy() for key, value in values.items()
-        }
-        client.create(
-            "/".join(part for part in (prefix.rstrip("/"), layer) if part),
-            len(arrays["running_mean"]),
-            eps=eps,
-            momentum=momentum,
-            affine=arrays["weight"] is not None or arrays["bias"] is not None,
-            mode=mode,
-            num_batches_tracked=0 if counter is None else int(counter),
-            **arrays,
-        )
-    return layers
+    is_layer = "running_mean" in state  # by itself: its entries have no prefix
+    name = prefix.rstrip("/") + ("" if is_layer else "/")
+    return client.import_state(name, state, eps=eps, momentum=momentum, mode=mode, existing=existing)
 
 
 def pull_state_dict(

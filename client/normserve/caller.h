@@ -43,6 +43,8 @@ class Caller {
                                                          const CallOptions& call) const;
   absl::StatusOr<std::vector<Merged>> MergeMoments(MergeMomentsRequest request, const CallOptions& call) const;
   absl::StatusOr<std::vector<Calibrated>> Calibrate(CalibrateRequest request, const CallOptions& call) const;
+  absl::StatusOr<ImportResult> ImportState(ImportStateRequest request) const;
+  absl::StatusOr<Export> ExportState(const ExportStateRequest& request) const;
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& call) const;
   absl::StatusOr<Health> CheckHealth(const std::string& service, const CallOptions& call) const;
 

@@ -33,6 +33,8 @@ class MockConnection : public Connection {
               (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Merged>>, MergeMoments, (const MergeMomentsRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Calibrated>>, Calibrate, (const CalibrateRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<ImportResult>, ImportState, (const ImportStateRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<Export>, ExportState, (const ExportStateRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ServerInfo>, GetServerInfo, (absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<Health>, CheckHealth, (const std::string&, absl::Time), (override));
 };

@@ -156,7 +156,7 @@ class Merge(ServerTestCase):
             sessions["a"].merge("round-4")
 
     def test_what_a_session_may_hold_is_bounded(self):
-        flags = ["--max-collections", "2", "--max-collection-parts", "3", "--max-state-bytes", "4MiB"]
+        flags = ["--max-collections", "2", "--max-collection-parts", "3", "--max-state-bytes", "2MiB"]
         part = Moments(4, np.array([1.0]), np.array([4.0]))
         with ServerProcess("reference", flags) as server, normserve.Client(server.address) as client:
             limits = client.info().limits

@@ -28,6 +28,7 @@ struct ServerOptions {
   int64_t max_message_bytes = int64_t{256} << 20;
   int64_t max_in_flight_bytes = int64_t{1} << 30;
   int64_t max_saved_forward_bytes = int64_t{1} << 30;  // 0: none is kept
+  int64_t max_watchers = 1000;
   absl::Duration drain_timeout = absl::Seconds(30);
 
   bool reflection = true;

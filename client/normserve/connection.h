@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -176,6 +177,13 @@ struct GetStatsRequest {
   std::optional<ComparisonSource> compare_with = {};  // nothing: no comparison
 };
 
+struct WatchStatsRequest {
+  GetStatsRequest stats;
+  absl::Duration interval = absl::ZeroDuration();  // zero: on change
+  std::optional<int64_t> after_generation = {};    // of a single session
+  std::optional<absl::Duration> patience = {};     // how long the server may be away; not sent
+};
+
 struct DiagnoseRequest {
   std::string name;                       // of a session, or of a model, ending in '/'
   std::optional<Moments> moments;         // of a single session
@@ -198,6 +206,24 @@ struct SessionStats {
   std::map<std::string, std::vector<int64_t>> flags = {};
   std::optional<Comparison> comparison = {};  // of the same channels, with compare_with
   std::optional<StatsSummary> summary = {};   // with StatsView::kSummary
+};
+
+// What changed since the update before: the session that is watched, or those of the model that changed or were opened.
+struct StatsUpdate {
+  std::vector<SessionStats> sessions;
+  std::vector<std::string> deleted_sessions;  // of a model: those that are gone
+  bool is_complete = false;                   // of a model: what is not in `sessions` is gone
+};
+
+// One WatchStats call. One thread reads; Cancel may be called from any.
+class StatsStream {
+ public:
+  virtual ~StatsStream() = default;
+
+  // Waits for the next message; the status that the call ended with.
+  virtual absl::StatusOr<StatsUpdate> Read() = 0;
+  // Ends the call.
+  virtual void Cancel() = 0;
 };
 
 // One attempt of every call. Implementations are thread-safe, never repeat a call of their own accord, and give up at
@@ -225,6 +251,8 @@ class Connection {
   virtual absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<BackwardResult> Backward(const BackwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, absl::Time deadline) = 0;
+  // What is wrong shows in the first Read. Never null.
+  virtual std::shared_ptr<StatsStream> WatchStats(const WatchStatsRequest& request) = 0;
   virtual absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) = 0;
   // grpc.health.v1 Check of `service`; empty: the whole server.

@@ -399,7 +399,8 @@ ServerInfo FromMessage(const v1::ServerInfo& message) {
                              .max_state_bytes = message.limits().max_state_bytes(),
                              .max_num_features = message.limits().max_num_features(),
                              .max_in_flight_bytes = message.limits().max_in_flight_bytes(),
-                             .max_snapshots = message.limits().max_snapshots()},
+                             .max_snapshots = message.limits().max_snapshots(),
+                             .max_watchers = message.limits().max_watchers()},
                   .num_sessions = message.num_sessions(),
                   .state_bytes = message.state_bytes(),
                   .default_durability = FromMessage(message.default_durability())};

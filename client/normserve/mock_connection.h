@@ -26,6 +26,7 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<ForwardResult>, Forward, (const ForwardRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<BackwardResult>, Backward, (const BackwardRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<SessionStats>>, GetStats, (const GetStatsRequest&, absl::Time), (override));
+  MOCK_METHOD(std::shared_ptr<StatsStream>, WatchStats, (const WatchStatsRequest&), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Diagnosis>>, Diagnose, (const DiagnoseRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ServerInfo>, GetServerInfo, (absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<Health>, CheckHealth, (const std::string&, absl::Time), (override));

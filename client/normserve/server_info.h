@@ -30,6 +30,7 @@ struct Limits {
   int64_t max_num_features = 0;
   int64_t max_in_flight_bytes = 0;
   int64_t max_snapshots = 0;  // of one session
+  int64_t max_watchers = 0;   // callers of WatchStats at once
 };
 
 struct ServerInfo {

@@ -223,7 +223,7 @@ absl::Status CheckReplySize(const std::string& name, const std::vector<SessionCo
 
 absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
                         const std::vector<SessionContent>& contents, const v1::GetStatsRequest& request,
-                        int64_t max_bytes, v1::GetStatsReply& reply) {
+                        int64_t max_bytes, google::protobuf::RepeatedPtrField<v1::SessionStatistics>& messages) {
   const auto choices = ReadChoices(request);
   if (!choices.ok()) return choices.status();
   // What a channel takes at most; asked before anything is written. Flags are few and short beside it.
@@ -232,7 +232,7 @@ absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
   absl::Status status =
       CheckReplySize(request.name(), contents, num_vectors * static_cast<int64_t>(sizeof(double)), max_bytes);
   for (size_t i = 0; status.ok() && i < sessions.size(); ++i) {
-    status = WriteStatsOf(*sessions[i], contents[i], request, *choices, *reply.add_sessions());
+    status = WriteStatsOf(*sessions[i], contents[i], request, *choices, *messages.Add());
   }
   return status;
 }

@@ -35,7 +35,11 @@ absl::Status UnaryCall::Enter(CallGate& gate) {
 
 absl::Status UnaryCall::CheckSession(absl::string_view name) {
   session_ = std::string(name);
-  const auto& metadata = context_->client_metadata();
+  return CheckSessionMetadata(*context_, name);
+}
+
+absl::Status CheckSessionMetadata(const grpc::CallbackServerContext& context, absl::string_view name) {
+  const auto& metadata = context.client_metadata();
   const auto [first, last] = metadata.equal_range(kSessionMetadataKey);
   for (auto entry = first; entry != last; ++entry) {
     const absl::string_view value(entry->second.data(), entry->second.size());

@@ -16,6 +16,9 @@
 
 namespace normserve {
 
+// INVALID_ARGUMENT if the metadata key normserve-session is there and is not `name`.
+absl::Status CheckSessionMetadata(const grpc::CallbackServerContext& context, absl::string_view name);
+
 // Deletes itself when gRPC is done with the call, reply sent. Until then it counts as a call in work.
 class UnaryCall final : public grpc::ServerUnaryReactor {
  public:
@@ -27,7 +30,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   // Keeps bytes counted until gRPC is done with the call.
   void Hold(CallGate::Pass bytes) { bytes_.push_back(std::move(bytes)); }
 
-  // INVALID_ARGUMENT if the metadata key normserve-session is there and is not `name`. Remembers the name for the log.
+  // CheckSessionMetadata, and remembers the name for the log.
   absl::Status CheckSession(absl::string_view name);
 
   // Whether the caller has gone away or its deadline has passed. Any thread, until Answer.

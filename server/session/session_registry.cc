@@ -206,6 +206,7 @@ void SessionRegistry::FinishOpening(const Opening& opening, const std::shared_pt
     }
   }
   if (status.ok()) {
+    surroundings_.changes->Note(opening.name);
     std::move(answered)(description);
   } else {
     std::move(answered)(status);
@@ -460,6 +461,7 @@ void SessionRegistry::FinishDeletion(const std::string& name, const ChangeGuard&
       }
     }
   }
+  if (deletion.ok()) surroundings_.changes->Note(name);
   std::move(answered)(std::move(deletion));
   if (pending == nullptr) return;
   for (auto& waiter : pending->waiters) std::move(waiter)();

@@ -21,6 +21,7 @@ from normserve.moments import Moments
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
 from normserve.stats_view import Comparison, Quantiles, StatsSummary
+from normserve.watch import StatsUpdate, Watch
 
 __all__ = [
     "BFloat16",
@@ -43,6 +44,8 @@ __all__ = [
     "Snapshot",
     "Stats",
     "StatsSummary",
+    "StatsUpdate",
+    "Watch",
 ]
 
 

@@ -12,13 +12,15 @@ import numpy.typing as npt
 
 from normserve import descriptions, diagnosis
 from normserve.caller import Caller, request_id_or_random
-from normserve.descriptions import ServerInfo, SessionInfo
+from normserve.descriptions import ServerInfo, SessionInfo, Stats
 from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
 from normserve.moments import Moments
 from normserve.session import Session, parameters_message, vector
+from normserve.stats_view import stats_request
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2, statistics_pb2
+from normserve.watch import StatsUpdate, Watch, stats_update, watch_request
 
 
 class Client:
@@ -181,6 +183,58 @@ class Client:
             if not request.page_token:
                 return
 
+    def stats(
+        self,
+        model: str,
+        *,
+        view: str | None = None,
+        compare_with: str | None = None,
+        return_last_batch: bool = False,
+        return_shadow: bool = False,
+        timeout: float | None = None,
+    ) -> builtins.list[Stats]:
+        """Session.stats of all sessions of `model` ("resnet50" and "resnet50/" are the same), as of one moment and in the order
+        of their names. With view "summary" and a compare_with, layers are ranked by summary.drift.
+
+        Errors: NOT_FOUND if no session's name begins so; RESOURCE_EXHAUSTED if that is more than a reply may be long.
+        """
+        request = stats_request(
+            _model_name(model),
+            view=view,
+            compare_with=compare_with,
+            return_last_batch=return_last_batch,
+            return_shadow=return_shadow,
+        )
+        deadline = self._caller.deadline(timeout)
+        reply = self._caller.call(
+            self._caller.stub.GetStats, request, deadline, repeatable=True, session=request.name
+        )
+        return [descriptions.stats(each) for each in reply.sessions]
+
+    def watch(
+        self,
+        model: str,
+        *,
+        interval: float | None = None,
+        view: str | None = None,
+        compare_with: str | None = None,
+        return_last_batch: bool = False,
+        return_shadow: bool = False,
+        timeout: float | None = None,
+    ) -> Watch[StatsUpdate]:
+        """Client.stats again and again, of the sessions that changed or were opened, and which are gone; see Session.watch.
+
+        Errors: NOT_FOUND if no session's name begins so, or the last one was deleted.
+        """
+        request = stats_request(
+            _model_name(model),
+            view=view,
+            compare_with=compare_with,
+            return_last_batch=return_last_batch,
+            return_shadow=return_shadow,
+        )
+        return Watch(self._caller, watch_request(request, interval, None), stats_update, timeout)
+
     def diagnose(
         self,
         model: str,
@@ -197,7 +251,7 @@ class Client:
 
         Errors: NOT_FOUND if no session's name begins so; INVALID_ARGUMENT if a layer is none of them.
         """
-        name = model if model.endswith("/") else model + "/"
+        name = _model_name(model)
         request = diagnosis._request(name, None, layers, samples_per_batch, return_channels)
         deadline = self._caller.deadline(timeout)
         reply = self._caller.call(self._caller.stub.Diagnose, request, deadline, repeatable=True, session=name)
@@ -210,3 +264,7 @@ class Client:
         return descriptions.server_info(
             self._caller.call(self._caller.stub.GetServerInfo, request, deadline, repeatable=True)
         )
+
+
+def _model_name(model: str) -> str:
+    return model if model.endswith("/") else model + "/"

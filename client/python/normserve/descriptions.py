@@ -118,6 +118,7 @@ class Limits:
     max_in_flight_bytes: int  # of requests in work at once
     max_saved_forward_bytes: int  # of device memory for inputs kept for backward
     max_snapshots: int  # of one session
+    max_watchers: int  # watches at once
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ if(NORMSERVE_SERVER)
   find_path(VOLK_INCLUDE_DIR volk.h REQUIRED)
   find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
   find_package(SQLite3 REQUIRED)
+  # By pkg-config: it says which of cpp-httplib's switches Debian's library was compiled with, and has Prometheus' core
+  # without the HTTP server that comes with it.
+  find_package(PkgConfig REQUIRED)
+  pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
+  pkg_check_modules(PROMETHEUS REQUIRED IMPORTED_TARGET prometheus-cpp-core)
 endif()
 find_path(CLI11_INCLUDE_DIR CLI/CLI.hpp REQUIRED)
 find_path(NLOHMANN_JSON_INCLUDE_DIR nlohmann/json.hpp REQUIRED)

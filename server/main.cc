@@ -19,6 +19,10 @@
 #include "kernels/vulkan_engine.h"
 #include "server/grpc_server.h"
 #include "server/logging.h"
+#include "server/observe/admin_site.h"
+#include "server/observe/call_metrics.h"
+#include "server/observe/http_server.h"
+#include "server/observe/measured_engine.h"
 #include "server/rpc/batch_norm_service.h"
 #include "server/rpc/call_gate.h"
 #include "server/server_options.h"
@@ -149,6 +153,29 @@ absl::StatusOr<std::unique_ptr<StateStore>> OpenStore(const ServerOptions& optio
   return std::unique_ptr<StateStore>(*std::move(store));
 }
 
+// The admin port, where it is asked for.
+class AdminPort {
+ public:
+  // UNAVAILABLE: the address cannot be bound.
+  absl::Status Open(const ServerOptions& options, const MetricsPage::Sources& sources) {
+    site_ = std::make_unique<AdminSite>(sources, options.admin_max_session_gauges);
+    auto server = HttpServer::Create({.listen = options.admin_listen,
+                                      .host_names = options.admin_hosts,
+                                      .warn = [](const std::string& what) { spdlog::error("{}", what); }},
+                                     [this](const HttpRequest& request) { return site_->Answer(request); });
+    if (!server.ok()) return server.status();
+    server_ = *std::move(server);
+    spdlog::info("admin port on http://{}/: whoever reaches it reads all statistics", server_->address());
+    return absl::OkStatus();
+  }
+  // Requests that are here get their answer; then nobody looks at the sources any more.
+  void Close() { server_.reset(); }
+
+ private:
+  std::unique_ptr<AdminSite> site_;
+  std::unique_ptr<HttpServer> server_;
+};
+
 absl::Status LoadSessions(const ServerOptions& options, const StateStore* store, SessionRegistry& registry) {
   const absl::Time start = absl::Now();
   const auto report = registry.Load();
@@ -180,7 +207,12 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
   if (!chosen.ok()) return Fail(chosen.status());
   SessionRegistry registry(options.session_limits, store->get());
   if (absl::Status status = LoadSessions(options, store->get(), registry); !status.ok()) return Fail(status);
-  auto gate = std::make_shared<CallGate>(options.max_in_flight_bytes);
+  // Nothing is counted where nobody can ask.
+  const auto metrics = options.admin_listen.empty() ? nullptr : std::make_unique<CallMetrics>();
+  std::unique_ptr<MeasuredEngine> measured;
+  if (metrics != nullptr) measured = std::make_unique<MeasuredEngine>(*chosen->engine, *metrics);
+  Engine& engine = measured != nullptr ? *measured : *chosen->engine;
+  auto gate = std::make_shared<CallGate>(options.max_in_flight_bytes, metrics.get());
   ServerDescription description{.version = NORMSERVE_VERSION,
                                 .start_time = absl::Now(),
                                 .devices = chosen->devices,
@@ -190,10 +222,17 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
                                 .max_saved_forward_bytes = options.max_saved_forward_bytes,
                                 .max_watchers = options.max_watchers};
   SavedForwardCache saved_forwards(options.max_saved_forward_bytes);
-  auto service =
-      std::make_unique<BatchNormServiceImpl>(registry, *chosen->engine, saved_forwards, gate, std::move(description));
+  auto service = std::make_unique<BatchNormServiceImpl>(registry, engine, saved_forwards, gate, description);
   auto server = GrpcServer::Create(options, std::move(service), gate);
   if (!server.ok()) return Fail(server.status());
+  AdminPort admin;
+  if (metrics != nullptr) {
+    absl::Status status = admin.Open(options, {*metrics, registry, *gate, saved_forwards, description});
+    if (!status.ok()) {
+      (*server)->Drain(absl::ZeroDuration());
+      return Fail(status);
+    }
+  }
   const SessionLimits& limits = options.session_limits;
   spdlog::info(
       "normserve {} serves on {}; engine {}, device {}; limits: message {} bytes, in flight {} bytes, "
@@ -214,6 +253,7 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
                absl::FormatDuration(options.drain_timeout));
   if (!(*server)->Drain(options.drain_timeout)) spdlog::warn("calls beyond --drain-timeout were cancelled");
   server->reset();
+  admin.Close();
   if (*store != nullptr) (*store)->Close();
   saved_forwards.Clear();
   if (gate->WaitForBytes(kLastBytesTimeout)) {

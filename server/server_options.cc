@@ -73,6 +73,23 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
       ->check(CheckDuration)
       ->type_name("DURATION");
 
+  FlagGroup admin(app, "Admin");
+  admin
+      .Option("admin-listen", options.admin_listen,
+              "Serve the web page, /metrics and /healthz by HTTP on HOST:PORT (port 0: a free one; unset: not at all). "
+              "Anybody who reaches it reads all statistics: 127.0.0.1:8002 is for this machine alone")
+      ->type_name("HOST:PORT");
+  admin
+      .Option("admin-host", options.admin_hosts,
+              "Name that the admin port is known by, beside addresses and localhost; repeatable")
+      ->delimiter(',')
+      ->type_name("NAME");
+  admin
+      .Option("admin-max-session-gauges", options.admin_max_session_gauges,
+              "Sessions that have gauges of their own in /metrics")
+      ->check(CLI::Range(int64_t{0}, int64_t{100'000}).description(""))
+      ->type_name("COUNT");
+
   FlagGroup device(app, "Device");
   device.Option("engine", options.engine, "vulkan, or reference: plain C++ in double precision, for comparison")
       ->check(CLI::IsMember({"vulkan", "reference"}));
@@ -115,8 +132,22 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));
 }
 
+// HOST:PORT or [IPV6]:PORT.
+bool IsHostAndPort(absl::string_view address) {
+  const size_t colon = address.rfind(':');
+  if (colon == absl::string_view::npos) return false;
+  absl::string_view host = address.substr(0, colon);
+  const absl::string_view port = address.substr(colon + 1);
+  // Brackets, or a single colon: who wrote ::1:80 may have meant an address without a port.
+  const bool bracketed = absl::ConsumePrefix(&host, "[") && absl::ConsumeSuffix(&host, "]");
+  if (host.empty() || host.find_first_of(bracketed ? "[]" : "[]:/") != absl::string_view::npos) return false;
+  uint32_t number = 0;
+  return port.find_first_not_of("0123456789") == absl::string_view::npos && absl::SimpleAtoi(port, &number) &&
+         number <= 65535;
+}
+
 // gRPC serves what it can make of an address, on port 443 or the port modulo 65536. Empty if all is well.
-std::string CheckAddress(absl::string_view address) {
+std::string CheckListen(absl::string_view address) {
   const std::string wrong =
       absl::StrCat("--listen is \"", std::string(address),
                    "\": set HOST:PORT with a port from 0 to 65535 (0: a free one), [IPV6]:PORT, unix:PATH or "
@@ -125,17 +156,7 @@ std::string CheckAddress(absl::string_view address) {
     absl::string_view rest = address;
     if (absl::ConsumePrefix(&rest, prefix)) return rest.empty() ? wrong : "";
   }
-  const size_t colon = address.rfind(':');
-  if (colon == absl::string_view::npos) return wrong;
-  absl::string_view host = address.substr(0, colon);
-  const absl::string_view port = address.substr(colon + 1);
-  // Brackets, or a single colon: who wrote ::1:80 may have meant an address without a port.
-  const bool bracketed = absl::ConsumePrefix(&host, "[") && absl::ConsumeSuffix(&host, "]");
-  if (host.empty() || host.find_first_of(bracketed ? "[]" : "[]:/") != absl::string_view::npos) return wrong;
-  uint32_t number = 0;
-  const bool is_port = port.find_first_not_of("0123456789") == absl::string_view::npos &&
-                       absl::SimpleAtoi(port, &number) && number <= 65535;
-  return is_port ? "" : wrong;
+  return IsHostAndPort(address) ? "" : wrong;
 }
 
 // What no flag can check alone, or CLI11 does not check in the environment; empty if all is well.
@@ -160,7 +181,11 @@ std::string CheckTogether(const ServerOptions& options) {
   }
   if (options.listen.empty()) return "--listen names no address";
   for (const std::string& address : options.listen) {
-    if (std::string wrong = CheckAddress(address); !wrong.empty()) return wrong;
+    if (std::string wrong = CheckListen(address); !wrong.empty()) return wrong;
+  }
+  if (!options.admin_listen.empty() && !IsHostAndPort(options.admin_listen)) {
+    return absl::StrCat("--admin-listen is \"", options.admin_listen,
+                        "\": set HOST:PORT with a port from 0 to 65535 (0: a free one) or [IPV6]:PORT");
   }
   return "";
 }

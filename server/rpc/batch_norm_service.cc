@@ -201,7 +201,7 @@ Reactor* BatchNormServiceImpl::DeleteSnapshot(Context* context, const grpc::Byte
 }
 
 Reactor* BatchNormServiceImpl::Forward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) {
-  auto* call = new UnaryCall(context, "Forward");
+  auto* call = new UnaryCall(context, "Forward", *request, *reply);
   StartForward(call, *request, reply);
   return call;
 }
@@ -238,7 +238,7 @@ void BatchNormServiceImpl::MakeRoomAfter(const absl::Status& status) {
 }
 
 Reactor* BatchNormServiceImpl::Backward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) {
-  auto* call = new UnaryCall(context, "Backward");
+  auto* call = new UnaryCall(context, "Backward", *request, *reply);
   StartBackwardCall(call, *request, reply);
   return call;
 }

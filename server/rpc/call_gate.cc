@@ -50,9 +50,19 @@ bool CallGate::WaitForBytes(absl::Duration timeout) {
   return mutex_.AwaitWithTimeout(absl::Condition(&none), timeout);
 }
 
+bool CallGate::is_draining() const {
+  absl::MutexLock lock(&mutex_);
+  return is_draining_;
+}
+
 int64_t CallGate::num_calls() const {
   absl::MutexLock lock(&mutex_);
   return num_calls_;
+}
+
+int64_t CallGate::num_bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return num_bytes_;
 }
 
 }  // namespace normserve

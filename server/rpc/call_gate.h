@@ -8,13 +8,18 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/rpc/call_observer.h"
 
 namespace normserve {
 
 // Thread-safe. Made by make_shared only: what it hands out keeps it alive.
 class CallGate : public std::enable_shared_from_this<CallGate> {
  public:
-  explicit CallGate(int64_t max_in_flight_bytes) : max_in_flight_bytes_(max_in_flight_bytes) {}
+  // `observer` is told of every call that came here; null or outlives them.
+  explicit CallGate(int64_t max_in_flight_bytes, CallObserver* observer = nullptr)
+      : max_in_flight_bytes_(max_in_flight_bytes), observer_(observer) {}
+
+  CallObserver* observer() const { return observer_; }
 
   // One call in work, or a share of the bytes; given back by the last copy's end, on any thread.
   using Pass = std::shared_ptr<const void>;
@@ -34,11 +39,15 @@ class CallGate : public std::enable_shared_from_this<CallGate> {
   // Waits until no bytes are in work, those included that the transport has yet to send.
   bool WaitForBytes(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  bool is_draining() const ABSL_LOCKS_EXCLUDED(mutex_);
   int64_t num_calls() const ABSL_LOCKS_EXCLUDED(mutex_);
+  int64_t num_bytes() const ABSL_LOCKS_EXCLUDED(mutex_);
+  int64_t max_in_flight_bytes() const { return max_in_flight_bytes_; }
 
  private:
   // Constant.
   const int64_t max_in_flight_bytes_;
+  CallObserver* const observer_;
 
   mutable absl::Mutex mutex_;
   bool is_draining_ ABSL_GUARDED_BY(mutex_) = false;

@@ -98,7 +98,7 @@ grpc::ServerUnaryReactor* AnswerMessage(grpc::CallbackServerContext* context, ab
                                         const grpc::ByteBuffer& request_bytes, google::protobuf::Message& request,
                                         google::protobuf::Message& reply, grpc::ByteBuffer& reply_bytes,
                                         absl::FunctionRef<absl::Status()> work) {
-  auto* call = new UnaryCall(context, method);
+  auto* call = new UnaryCall(context, method, request_bytes, reply_bytes);
   call->Answer(Guarded([&] {
     absl::Status status = Begin(*call, gate, request_bytes, request);
     if (status.ok()) status = work();
@@ -112,7 +112,7 @@ grpc::ServerUnaryReactor* AnswerMessageLater(grpc::CallbackServerContext* contex
                                              google::protobuf::Message& request, google::protobuf::Message& reply,
                                              grpc::ByteBuffer& reply_bytes, std::shared_ptr<void> owner,
                                              absl::FunctionRef<void(MessageDone)> work) {
-  auto* call = new UnaryCall(context, method);
+  auto* call = new UnaryCall(context, method, request_bytes, reply_bytes);
   // Whoever comes first ends the call: memory may run out after the work was handed on.
   auto is_answered = std::make_shared<std::atomic<bool>>(false);
   const auto answer = [call, is_answered](const absl::Status& status) {

@@ -27,6 +27,7 @@ bool IsServersTrouble(const absl::Status& status) {
 }  // namespace
 
 absl::Status UnaryCall::Enter(CallGate& gate) {
+  observer_ = gate.observer();
   auto pass = gate.Enter();
   if (!pass.ok()) return pass.status();
   pass_ = *std::move(pass);
@@ -58,7 +59,16 @@ bool UnaryCall::IsCancelled() const {
 
 void UnaryCall::Answer(const absl::Status& status) {
   if (!status.ok()) LogFailure(status);
+  if (observer_ != nullptr) TellObserver(status);
   Finish(ToGrpcStatus(status));
+}
+
+void UnaryCall::TellObserver(const absl::Status& status) {
+  observer_->CallEnded({.method = method_,
+                        .code = status.code(),
+                        .duration = absl::FromChrono(std::chrono::steady_clock::now() - start_),
+                        .request_bytes = request_bytes_,
+                        .reply_bytes = status.ok() && reply_.Valid() ? static_cast<int64_t>(reply_.Length()) : 0});
 }
 
 void UnaryCall::LogFailure(const absl::Status& status) const {
@@ -66,8 +76,8 @@ void UnaryCall::LogFailure(const absl::Status& status) const {
   if (!spdlog::should_log(level)) return;
   const double milliseconds =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_).count();
-  spdlog::log(level, "{} session=\"{}\" peer={} took={:.1f}ms: {}: {}", method_, absl::CHexEscape(session_),
-              context_->peer(), milliseconds, absl::StatusCodeToString(status.code()),
+  spdlog::log(level, "{} session=\"{}\" peer={} took={:.1f}ms: {}: {}", std::string(method_),
+              absl::CHexEscape(session_), context_->peer(), milliseconds, absl::StatusCodeToString(status.code()),
               absl::CHexEscape(std::string(status.message())));
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <atomic>
@@ -22,7 +23,10 @@ absl::Status CheckSessionMetadata(const grpc::CallbackServerContext& context, ab
 // Deletes itself when gRPC is done with the call, reply sent. Until then it counts as a call in work.
 class UnaryCall final : public grpc::ServerUnaryReactor {
  public:
-  UnaryCall(grpc::CallbackServerContext* context, absl::string_view method) : context_(context), method_(method) {}
+  // `method` outlives the program; `request` is looked at now, `reply` when the call is answered.
+  UnaryCall(grpc::CallbackServerContext* context, absl::string_view method, const grpc::ByteBuffer& request,
+            grpc::ByteBuffer& reply)
+      : context_(context), method_(method), request_bytes_(static_cast<int64_t>(request.Length())), reply_(reply) {}
 
   // Passes the gate. UNAVAILABLE (DRAINING).
   absl::Status Enter(CallGate& gate);
@@ -43,10 +47,14 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   void OnCancel() override { is_cancelled_.store(true, std::memory_order_relaxed); }
   void OnDone() override { delete this; }
   void LogFailure(const absl::Status& status) const;
+  void TellObserver(const absl::Status& status);
 
   grpc::CallbackServerContext* const context_;
-  const std::string method_;
+  const absl::string_view method_;
+  const int64_t request_bytes_;
+  grpc::ByteBuffer& reply_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  CallObserver* observer_ = nullptr;  // the gate's
   std::string session_;
   CallGate::Pass pass_;
   std::vector<CallGate::Pass> bytes_;

@@ -85,6 +85,9 @@ class SessionRegistry {
   // What `sessions` hold, as of one moment: a change of several is in all of them or in none.
   std::vector<SessionContent> ObserveAll(const std::vector<std::shared_ptr<Session>>& sessions) const;
 
+  // Up to `max_count` of the sessions that are in memory, in the order of their names: reads nothing from the store.
+  std::vector<std::shared_ptr<Session>> InMemory(int64_t max_count) const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Sessions whose name is `prefix` or lies below it ("resnet50" and "resnet50/" are the same prefix) and that have all
   // of `labels`, in the order of their bytes. `page_size` 0: 100. INVALID_ARGUMENT: prefix, page_size, page_token,
   // labels.

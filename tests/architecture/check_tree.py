@@ -27,8 +27,9 @@ class Layer:
 RESTRICTED = {
     "the wire (gRPC, protobuf, generated messages)": r"(grpc|grpcpp|google/protobuf)/|.*\.pb\.h$",
     "Vulkan": r"vulkan/|volk\.h$|vk_",
+    "the admin port's libraries (cpp-httplib, prometheus-cpp)": r"httplib\.h$|prometheus/",
 }
-WIRE, VULKAN = RESTRICTED
+WIRE, VULKAN, ADMIN = RESTRICTED
 
 # What the mathematics promises to those above it, whatever computes it.
 _ENGINE = r"kernels/(engine|batch_norm|element_type|error_reason|check)\.h"
@@ -45,10 +46,13 @@ LAYERS = (
     Layer("server/session", r"server/session/", _ENGINE + r"|server/moments/|server/store/state_store\.h"),
     Layer("server/store", r"server/store/", r"kernels/(error_reason|check)\.h"),
     Layer("server/rpc", r"server/rpc/", _ENGINE + r"|server/(session|moments)/", (WIRE,)),
+    # Of server/rpc what knows no gRPC.
+    Layer("server/observe", r"server/observe/", _ENGINE + r"|server/(session|moments)/"
+          r"|server/rpc/(call_gate|call_observer|server_description)\.h", (ADMIN,)),
     Layer("server/main", r"server/", r"server/|kernels/[^/]*\.h", (WIRE,)),
     Layer("client/cli/doctor", r"client/cli/doctor", r"client/|kernels/vulkan/|" + _ENGINE, (WIRE, VULKAN)),
     Layer("client", r"client/", r"client/", (WIRE,)),
-    Layer("tests", r"tests/", r"", (WIRE, VULKAN)),
+    Layer("tests", r"tests/", r"", (WIRE, VULKAN, ADMIN)),
 )
 
 SOURCE = re.compile(r"\.(h|cc|comp|glsl)$")

@@ -100,6 +100,10 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             pass  # which the end of the `with` reports
 
+    def log(self):
+        """What it has logged so far."""
+        return self._log.read_text(errors="replace")
+
     def _wait_for_address(self, port_file):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:

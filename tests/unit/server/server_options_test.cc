@@ -24,6 +24,18 @@ TEST(ServerOptions, ListensOnLoopbackByDefault) {
   EXPECT_EQ(options.drain_timeout, absl::Seconds(30));
   EXPECT_TRUE(options.reflection);
   EXPECT_FALSE(options.channelz);
+  EXPECT_EQ(options.admin_listen, "");
+}
+
+TEST(ServerOptions, TheAdminPortIsAnAddressWithAPort) {
+  const auto options = std::get<ServerOptions>(
+      Parse({"--admin-listen", "[::1]:0", "--admin-host", "a.example", "--admin-host", "b.example"}));
+  EXPECT_EQ(options.admin_listen, "[::1]:0");
+  EXPECT_EQ(options.admin_hosts, std::vector<std::string>({"a.example", "b.example"}));
+  EXPECT_EQ(options.admin_max_session_gauges, 200);
+  for (const char* const wrong : {"8002", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:65536", ":8002", "unix:/tmp/s"}) {
+    EXPECT_TRUE(std::holds_alternative<ExitCode>(Parse({"--admin-listen", wrong}))) << wrong;
+  }
 }
 
 TEST(ServerOptions, ReadsFlagsWithUnits) {

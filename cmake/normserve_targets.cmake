@@ -136,6 +136,30 @@ inline constexpr absl::Span<const uint32_t> k${name}Spirv[4][3] = {\n${table}};\
   target_include_directories(normserve_${ARG_NAME} INTERFACE ${PROJECT_BINARY_DIR}/generated)
 endfunction()
 
+# normserve_embedded_files(NAME admin_page FILES page/index.html …) makes library normserve_NAME with a header for each file:
+# "server/observe/page/index.html.h" declares `inline constexpr char kIndexHtml[]`, its bytes, without an end.
+function(normserve_embedded_files)
+  cmake_parse_arguments(ARG "" "NAME" "FILES" ${ARGN})
+  set(headers)
+  foreach(file IN LISTS ARG_FILES)
+    file(RELATIVE_PATH path ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+    set(header ${PROJECT_BINARY_DIR}/generated/${path}.h)
+    get_filename_component(folder ${header} DIRECTORY)
+    add_custom_command(
+      OUTPUT ${header}
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${folder}
+      COMMAND ${CMAKE_COMMAND} -DINPUT=${CMAKE_CURRENT_SOURCE_DIR}/${file} -DOUTPUT=${header}
+              -P ${PROJECT_SOURCE_DIR}/cmake/embed_file.cmake
+      DEPENDS ${file} ${PROJECT_SOURCE_DIR}/cmake/embed_file.cmake
+      COMMENT "Embedding ${path}" VERBATIM)
+    list(APPEND headers ${header})
+  endforeach()
+  add_custom_target(normserve_${ARG_NAME}_generated DEPENDS ${headers})
+  add_library(normserve_${ARG_NAME} INTERFACE)
+  add_dependencies(normserve_${ARG_NAME} normserve_${ARG_NAME}_generated)
+  target_include_directories(normserve_${ARG_NAME} INTERFACE ${PROJECT_BINARY_DIR}/generated)
+endfunction()
+
 # normserve_proto_library(NAME proto PROTOS normserve/v1/tensor.proto …) makes messages and gRPC stubs from files
 # below the current folder: library normserve_NAME, included as "normserve/v1/tensor.pb.h".
 function(normserve_proto_library)

@@ -37,6 +37,7 @@ enum class ErrorReason {
   kStoredDataLost,
   kSnapshotNotFound,
   kSnapshotExists,
+  kPartConflict,
 };
 
 // "SHAPE_MISMATCH" and so on.

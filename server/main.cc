@@ -157,7 +157,7 @@ absl::StatusOr<std::unique_ptr<StateStore>> OpenStore(const ServerOptions& optio
 class AdminPort {
  public:
   // UNAVAILABLE: the address cannot be bound.
-  absl::Status Open(const ServerOptions& options, const MetricsPage::Sources& sources) {
+  absl::Status Open(const ServerOptions& options, const AdminSite::Sources& sources) {
     site_ = std::make_unique<AdminSite>(sources, options.admin_max_session_gauges);
     auto server = HttpServer::Create({.listen = options.admin_listen,
                                       .host_names = options.admin_hosts,

@@ -46,7 +46,8 @@ CallMetrics::CallMetrics() : registry_(std::make_unique<prometheus::Registry>())
                               "the device's queue is in it.");
   for (size_t job = 0; job < 2; ++job) {
     for (size_t ok = 0; ok < 2; ++ok) {
-      job_durations_[job][ok] = &jobs.Add({{"job", kJobNames[job]}, {"result", ok != 0 ? "ok" : "error"}}, kDurations);
+      job_durations_[job][ok] =
+          &jobs.Add({{"direction", kJobNames[job]}, {"result", ok != 0 ? "ok" : "error"}}, kDurations);
     }
   }
 }
@@ -97,7 +98,7 @@ std::vector<prometheus::MetricFamily> CallMetrics::Collect() const {
                                    .type = prometheus::MetricType::Gauge};
   for (size_t job = 0; job < 2; ++job) {
     prometheus::ClientMetric metric;
-    metric.label = {{"job", kJobNames[job]}};
+    metric.label = {{"direction", kJobNames[job]}};
     metric.gauge.value = static_cast<double>(jobs_in_work_[job].load(std::memory_order_relaxed));
     in_work.metric.push_back(std::move(metric));
   }

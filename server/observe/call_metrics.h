@@ -35,7 +35,7 @@ class CallMetrics final : public CallObserver, public JobObserver {
   void JobEnded(Job job, absl::Duration duration, bool ok) override;
 
   // normserve_rpc_duration_seconds{rpc,code}, normserve_rpc_request_bytes{rpc}, normserve_rpc_reply_bytes{rpc},
-  // normserve_engine_duration_seconds{job,result}, normserve_engine_jobs_in_work{job}.
+  // normserve_engine_duration_seconds{direction,result}, normserve_engine_jobs_in_work{direction}.
   std::vector<prometheus::MetricFamily> Collect() const;
 
  private:

@@ -6,6 +6,7 @@
 #include "absl/time/time.h"
 #include "server/observe/gauge_family.h"
 #include "server/session/session_diagnosis.h"
+#include "server/session/session_report.h"
 
 namespace normserve {
 
@@ -14,6 +15,7 @@ SessionGauges::Finding SessionGauges::Find(const std::shared_ptr<Session>& sessi
   const auto diagnoses = Diagnose({session}, {content}, {.name = session->name()});
   if (!diagnoses.ok()) return finding;
   const LayerDiagnosis& layer = diagnoses->front().layer;
+  finding.drift = CompareWith(content, ComparisonSource::kLastBatch).drift;
   if (layer.gap.has_value()) finding.relative_gap = layer.RelativeGap();
   finding.num_flagged =
       std::count_if(layer.flags.begin(), layer.flags.end(), [](const ChannelFlags& flags) { return flags.Any(); });
@@ -27,6 +29,9 @@ std::vector<prometheus::MetricFamily> SessionGauges::Collect() {
   auto gap = GaugeFamily("normserve_session_relative_gap",
                          "Evaluation's output less training's on the newest batch, root mean square over the weight's; "
                          "absent without a batch.");
+  auto drift = GaugeFamily("normserve_session_drift",
+                           "How far the newest batch lies from the running statistics, in running deviations; absent "
+                           "without a batch.");
   auto flagged = GaugeFamily("normserve_session_flagged_channels",
                              "Channels that are dead, constant, exploding, not finite or otherwise in need of a look.");
   const auto sessions = registry_.InMemory(max_sessions_);
@@ -46,6 +51,7 @@ std::vector<prometheus::MetricFamily> SessionGauges::Collect() {
     AddGauge(generation, label, static_cast<double>(content.state->generation));
     AddGauge(batches, label, static_cast<double>(content.state->num_batches_tracked));
     AddGauge(updated, label, absl::ToDoubleSeconds(content.state->update_time - absl::UnixEpoch()));
+    if (finding.drift.has_value()) AddGauge(drift, label, *finding.drift);
     if (finding.relative_gap.has_value()) AddGauge(gap, label, *finding.relative_gap);
     AddGauge(flagged, label, static_cast<double>(finding.num_flagged));
   }
@@ -55,7 +61,7 @@ std::vector<prometheus::MetricFamily> SessionGauges::Collect() {
                   "Sessions beyond --admin-max-session-gauges, or in the store and not used since the start.");
   const int64_t num_without = registry_.GetUsage().num_sessions - static_cast<int64_t>(sessions.size());
   AddGauge(without, {}, static_cast<double>(std::max<int64_t>(num_without, 0)));
-  return {generation, batches, updated, gap, flagged, without};
+  return {generation, batches, updated, drift, gap, flagged, without};
 }
 
 }  // namespace normserve

@@ -33,6 +33,7 @@ class SessionGauges {
   struct Finding {
     std::shared_ptr<const SessionState> state;
     std::shared_ptr<const Moments> last_batch;
+    std::optional<double> drift;
     std::optional<double> relative_gap;
     int64_t num_flagged = 0;
   };

@@ -36,10 +36,16 @@ using BatchNormServiceBase = v1::BatchNormService::WithRawCallbackMethod_CreateS
                                             v1::BatchNormService::WithRawCallbackMethod_ListSnapshots<
                                                 v1::BatchNormService::WithRawCallbackMethod_DeleteSnapshot<
                                                     v1::BatchNormService::WithRawCallbackMethod_Diagnose<
-                                                        v1::BatchNormService::WithRawCallbackMethod_GetServerInfo<
-                                                            v1::BatchNormService::WithRawCallbackMethod_WatchStats<
-                                                                v1::BatchNormService::Service>>>>>>>>>>>>>>>>>;
+                                                        v1::BatchNormService::WithRawCallbackMethod_Observe<
+                                                            v1::BatchNormService::WithRawCallbackMethod_GetMoments<
+                                                                v1::BatchNormService::WithRawCallbackMethod_WatchStats<
+                                                                    v1::BatchNormService::
+                                                                        WithRawCallbackMethod_GetServerInfo<
+                                                                            v1::BatchNormService::
+                                                                                Service>>>>>>>>>>>>>>>>>>>;
 
+// Methods are in batch_norm_service.cc, those about populations in population_methods.cc.
+//
 // Thread-safe. No method holds a lock or waits while a device works or a store writes.
 class BatchNormServiceImpl final : public BatchNormServiceBase {
  public:
@@ -75,6 +81,8 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   Reactor* ListSnapshots(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* DeleteSnapshot(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* Diagnose(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* Observe(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* GetMoments(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetServerInfo(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
 
  private:

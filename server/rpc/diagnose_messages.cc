@@ -3,16 +3,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/session/field_error.h"
+#include "server/rpc/moments_message.h"
 
 namespace normserve {
 namespace {
-
-Moments ReadMoments(const v1::Moments& message) {
-  return {.count = message.count(),
-          .mean = {message.mean().begin(), message.mean().end()},
-          .m2 = {message.m2().begin(), message.m2().end()}};
-}
 
 // The enumerators have the same names in both worlds.
 v1::Verdict WriteVerdict(Verdict verdict) {
@@ -31,15 +25,10 @@ v1::Cause WriteCause(Cause cause) {
 
 absl::StatusOr<DiagnoseRequest> ReadDiagnoseRequest(const v1::DiagnoseRequest& message) {
   DiagnoseRequest request{.name = message.name(), .samples_per_batch = message.samples_per_batch()};
-  if (message.has_moments()) request.moments = ReadMoments(message.moments());
-  if (message.has_layers()) {
-    request.layers.emplace();
-    for (const v1::LayerMoments& layer : message.layers().layers()) {
-      if (request.layers->emplace(layer.layer(), ReadMoments(layer.moments())).second) continue;
-      return FieldError("layers.layer",
-                        absl::StrCat("layers.layer \"", layer.layer(), "\" is there twice: send each layer once"));
-    }
-  }
+  auto given = ReadGiven("", message);
+  if (!given.ok()) return given.status();
+  request.moments = std::move(given->moments);
+  request.layers = std::move(given->layers);
   return request;
 }
 

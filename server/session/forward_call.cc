@@ -1,12 +1,11 @@
 #include "server/session/forward_call.h"
 
-#include <cmath>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/error_reason.h"
+#include "server/session/batch_moments.h"
 #include "server/session/field_error.h"
 #include "server/session/session_errors.h"
 
@@ -25,9 +24,6 @@ class NothingKept : public KeptInput {
  public:
   NothingKept(const BatchShape& shape, ElementType type) : KeptInput(shape, type, 1024 + 16 * shape.num_features) {}
 };
-
-// False for NaN too. An engine that sums in double must refuse what one that sums in float32 cannot hold.
-bool FitsFloat(double value) { return std::abs(value) <= std::numeric_limits<float>::max(); }
 
 }  // namespace
 
@@ -196,20 +192,8 @@ void ForwardCall::Committed(absl::StatusOr<ForwardAnswer> answer) {
 }
 
 absl::Status ForwardCall::CheckFinite(const Moments& moments) const {
-  for (size_t c = 0; c < moments.mean.size(); ++c) {
-    if (FitsFloat(moments.mean[c]) && FitsFloat(moments.m2[c])) continue;
-    const auto found = FindNonFinite(request_.input.ToInput(shape_), static_cast<int64_t>(c));
-    const int64_t positions = shape_.ValuesPerChannel() / request_.input.dimensions[0];  // of a sample
-    const std::string what = found.has_value()
-                                 ? absl::StrCat("is ", found->value, " at sample ", found->index / positions,
-                                                ", position ", found->index % positions)
-                                 : std::string("has moments that overflow float32");
-    return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kNonFinite,
-                     absl::StrCat("input.data: channel ", c, " ", what,
-                                  "; nothing was folded in: send finite values, or use update NONE"),
-                     {{"field", "input.data"}, {"channel", absl::StrCat(c)}});
-  }
-  return absl::OkStatus();
+  return CheckFiniteMoments("input", request_.input, shape_, moments,
+                            "nothing was folded in: send finite values, or use update NONE");
 }
 
 void ForwardCall::ReplyWith(const ForwardAnswer& answer, ForwardResult result) {

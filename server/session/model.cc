@@ -2,9 +2,7 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "server/session/field_error.h"
-#include "server/session/journal_group.h"
+#include "server/session/joint_change.h"
 #include "server/session/session_name.h"
 
 namespace normserve {
@@ -12,27 +10,8 @@ namespace normserve {
 template <typename Answer>
 void Model::Change(const ChangeGuard& guard, const Fingerprint& fingerprint, MakeChange change,
                    Answered<Answer> answered) const {
-  const char* const field = guard.expected_generation.has_value() ? "expected_generation"
-                            : !guard.expected_uid.empty()         ? "expected_uid"
-                                                                  : nullptr;
-  if (field != nullptr) {
-    return std::move(answered)(FieldError(
-        field, absl::StrCat(field, " goes with a single session, and \"", name_, "\" names a model: leave it out")));
-  }
-  std::vector<std::shared_ptr<SessionJournal>> journals;
-  for (const auto& session : sessions_) journals.push_back(session->journal_);
-  JournalGroup::Change(std::move(journals), guard.request_id, fingerprint, std::move(change),
-                       [answered = std::move(answered),
-                        id = guard.request_id](absl::StatusOr<std::vector<normserve::Answer>> made) mutable {
-                         if (!made.ok()) return std::move(answered)(made.status());
-                         std::vector<Answer> answers;
-                         for (auto& each : *made) {
-                           auto answer = AnswerAs<Answer>(std::move(each), id);
-                           if (!answer.ok()) return std::move(answered)(answer.status());
-                           answers.push_back(*std::move(answer));
-                         }
-                         std::move(answered)(std::move(answers));
-                       });
+  ChangeJointly(name_, sessions_, guard, fingerprint, std::move(change),
+                TakeAnswersAs<Answer>(guard.request_id, std::move(answered)));
 }
 
 void Model::SetMode(const ChangeGuard& guard, Mode mode, Answered<SessionDescription> answered) const {

@@ -19,7 +19,7 @@ static_assert(std::endian::native == std::endian::little, "records are written a
 
 constexpr char kFirstVersion = 1;
 // The newest of heads, requests and snapshots.
-constexpr char kHeadVersion = 2;
+constexpr char kHeadVersion = 3;
 constexpr char kRequestVersion = 2;
 constexpr char kSnapshotVersion = 2;
 constexpr const char* kOfAnotherRow = "it is the record of another row";
@@ -260,6 +260,10 @@ void WriteAnswer(const SnapshotDescription& snapshot, RecordWriter& to) {
       .Int(snapshot.size_bytes);
 }
 
+void WriteAnswer(const ObservationAnswer& answer, RecordWriter& to) {
+  to.Text(answer.session).Text(answer.uid).Int(answer.generation).Int(answer.count);
+}
+
 Answer ReadAnswer(int64_t kind, RecordReader& from) {
   if (kind == 0) return ReadDescription(from);
   if (kind == 1) {
@@ -279,6 +283,15 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
     deletion.generation = from.Int();
     return deletion;
   }
+  if (kind == 4) {
+    ObservationAnswer answer;
+    answer.session = from.Text();
+    answer.uid = from.Text();
+    answer.generation = from.Int();
+    answer.count = from.Int();
+    return answer;
+  }
+  if (kind != 3) from.Spoil("what it answers is not known");
   SnapshotDescription snapshot;
   snapshot.session = from.Text();
   snapshot.uid = from.Text();
@@ -297,6 +310,7 @@ SessionHead ReadHeadFields(RecordReader& from) {
   head.uid = from.Text();
   head.num_remembered = from.Int();
   head.shadow_version = from.Int();
+  if (from.version() >= 3) head.observed_version = from.Int();
   return head;
 }
 
@@ -313,7 +327,7 @@ std::string WriteHead(const SessionHead& head) {
   RecordWriter to(kHeadVersion);
   WriteState(head.state, to);
   to.Time(head.create_time).Text(head.name).Text(head.uid);
-  return to.Int(head.num_remembered).Int(head.shadow_version).Finish();
+  return to.Int(head.num_remembered).Int(head.shadow_version).Int(head.observed_version).Finish();
 }
 
 absl::StatusOr<SessionHead> ReadHead(const StoredPart& what, const StoredHead& row) {
@@ -365,6 +379,28 @@ absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view re
   moments.mean = from.Vector<double>();
   moments.m2 = from.Vector<double>();
   return Finished(std::move(moments), from, what);
+}
+
+std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart>& parts) {
+  std::vector<uint64_t> words;
+  for (const ObservedPart& part : parts) {
+    words.insert(words.end(), {part.id.low, part.id.high, part.contents.low, part.contents.high});
+  }
+  return RecordWriter().Int(moments.count).Vector(moments.mean).Vector(moments.m2).Vector(words).Finish();
+}
+
+absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::string_view record) {
+  RecordReader from(record);
+  ObservedMoments observed;
+  observed.moments.count = from.Int();
+  observed.moments.mean = from.Vector<double>();
+  observed.moments.m2 = from.Vector<double>();
+  const auto words = from.Vector<uint64_t>();
+  if (words.size() % 4 != 0) from.Spoil("a length in it is wrong");
+  for (size_t i = 0; i + 4 <= words.size(); i += 4) {
+    observed.parts.push_back({.id = {words[i], words[i + 1]}, .contents = {words[i + 2], words[i + 3]}});
+  }
+  return Finished(std::move(observed), from, what);
 }
 
 StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot) {

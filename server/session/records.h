@@ -8,7 +8,8 @@
 // what ties it to its row and says what else must be there:
 //
 //   head      at its end: name and uid of the session; the number of requests remembered so far; the version of the
-//             shadow moments, -1 for none. (Those of the other vectors are in its state.)
+//             shadow moments, -1 for none. (Those of the other vectors are in its state.) Version 3 adds that of the
+//             observed moments.
 //   request   at its beginning: uid of the session, empty for the server's; request_id; sequence
 //   snapshot  at its beginning: uid of the session; name
 //
@@ -28,6 +29,7 @@
 #include "absl/strings/string_view.h"
 #include "kernels/batch_norm.h"
 #include "server/session/request_memory.h"
+#include "server/session/session_content.h"
 #include "server/session/session_errors.h"
 #include "server/session/session_state.h"
 #include "server/store/state_store.h"
@@ -48,12 +50,20 @@ struct SessionHead {
   std::string uid;
   int64_t num_remembered = kNotRecorded;  // requests so far: the ring holds the last of them
   int64_t shadow_version = kNotRecorded;  // kNoVersion: there are no shadow moments
+  int64_t observed_version = kNoVersion;  // since version 3; kNoVersion: there are none
+};
+
+// What Observe was told: the moments of it all, and the newest parts.
+struct ObservedMoments {
+  Moments moments;
+  std::vector<ObservedPart> parts;
 };
 
 std::string WriteHead(const SessionHead& head);
 std::string WriteParameters(const AffineParameters& parameters);
 std::string WriteStatistics(const NormalizationStatistics& statistics);
 std::string WriteMoments(const Moments& moments);
+std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart>& parts);
 // Of the session of uid `uid`.
 StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot);
 
@@ -79,6 +89,7 @@ std::string NameInHead(absl::string_view record);
 absl::StatusOr<AffineParameters> ReadParameters(const StoredPart& what, absl::string_view record);
 absl::StatusOr<NormalizationStatistics> ReadStatistics(const StoredPart& what, absl::string_view record);
 absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view record);
+absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::string_view record);
 absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row);
 absl::StatusOr<RememberedRequest> ReadRequest(const StoredPart& what, const RequestRing& ring,
                                               const StoredRequest& row);

@@ -51,7 +51,15 @@ struct Deletion {
   int64_t generation = 0;
 };
 
-using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription>;
+// What a session has observed, without the moments' vectors.
+struct ObservationAnswer {
+  std::string session;
+  std::string uid;
+  int64_t generation = 0;
+  int64_t count = 0;  // values a channel, of all that was observed
+};
+
+using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, ObservationAnswer>;
 
 // The answer as the kind that the method gives, whatever the kind. The fingerprint holds the method, so another kind is
 // a collision: refused all the same.

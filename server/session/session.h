@@ -39,6 +39,8 @@ class Session {
   explicit Session(std::shared_ptr<SessionJournal> journal) : journal_(std::move(journal)) {}
 
   const std::string& name() const { return journal_->identity().name; }
+  // The order of its changes, for those of several sessions together (joint_change.h). Never null.
+  const std::shared_ptr<SessionJournal>& journal() const { return journal_; }
   // Random: tells this session from a later one of the same name.
   const std::string& uid() const { return journal_->identity().uid; }
 
@@ -110,8 +112,6 @@ class Session {
   void Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered);
 
  private:
-  friend class Model;
-
   absl::StatusOr<SessionChange> Fold(const ForwardCommit& commit, const SessionContent& newest) const;
   template <typename Answer>
   void Change(const ChangeGuard& guard, const Fingerprint& fingerprint, MakeChange change, Answered<Answer> answered);

@@ -5,11 +5,19 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/batch_norm.h"
+#include "server/session/fingerprint.h"
 #include "server/session/session_state.h"
 
 namespace normserve {
+
+// Of a part that was observed under an id.
+struct ObservedPart {
+  Fingerprint id;
+  Fingerprint contents;
+};
 
 // Moments that a session keeps beside its state. Null: no batch so far.
 struct Observations {
@@ -17,6 +25,9 @@ struct Observations {
   int64_t last_batch_samples = 0;             // N of that batch
   std::shared_ptr<const Moments> shadow;      // of all that updated the shadow moments since SHADOW began, merged
   int64_t shadow_version = 0;                 // in a store, as SessionState's
+  std::shared_ptr<const Moments> observed;    // of all that Observe was told since its last reset, merged
+  std::shared_ptr<const std::vector<ObservedPart>> observed_parts;  // the newest of them, oldest first; null: none
+  int64_t observed_version = 0;                                     // of both, as shadow_version
 };
 
 using Snapshots = std::map<std::string, StateSnapshot, std::less<>>;

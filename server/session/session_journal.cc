@@ -84,7 +84,7 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(absl::st
     if (absl::Status status = ReadVector(session, vector, length, vectors); !status.ok()) return status;
   }
   Observations observations;
-  absl::Status status = FillIn(session, vectors, head->shadow_version, head->state, observations);
+  absl::Status status = FillIn(session, vectors, *head, head->state, observations);
   if (!status.ok()) return status;
   auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state.config));
   const std::shared_ptr<SessionJournal> journal(
@@ -170,7 +170,8 @@ std::string SessionJournal::HeadOf(const SessionContent& content, int64_t num_re
                     .name = identity_.name,
                     .uid = identity_.uid,
                     .num_remembered = num_remembered,
-                    .shadow_version = observations.shadow == nullptr ? kNoVersion : observations.shadow_version});
+                    .shadow_version = observations.shadow == nullptr ? kNoVersion : observations.shadow_version,
+                    .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version});
 }
 
 SessionContent SessionJournal::Visible() const {
@@ -296,6 +297,7 @@ StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& f
   }
   if (change.observations.has_value()) {
     if (change.observations->shadow != before.observations.shadow) change.observations->shadow_version = sequence;
+    if (change.observations->observed != before.observations.observed) change.observations->observed_version = sequence;
     pending.content.observations = *std::move(change.observations);
   }
   if (change.snapshots != nullptr) pending.content.snapshots = std::move(change.snapshots);
@@ -326,6 +328,14 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
   }
   if (const auto& shadow = after.observations.shadow; shadow != before.observations.shadow) {
     write.current.push_back({VectorKind::kShadow, sequence, shadow == nullptr ? "" : WriteMoments(*shadow)});
+  }
+  if (const Observations& seen = after.observations; seen.observed != before.observations.observed) {
+    static const std::vector<ObservedPart> kNoParts;
+    write.current.push_back(
+        {VectorKind::kObserved, sequence,
+         seen.observed == nullptr
+             ? ""
+             : WriteObserved(*seen.observed, seen.observed_parts == nullptr ? kNoParts : *seen.observed_parts)});
   }
   if (after.snapshots != before.snapshots) {
     for (const auto& [name, snapshot] : *after.snapshots) {

@@ -7,8 +7,8 @@ namespace {
 
 // Names, counters, map nodes.
 constexpr int64_t kFixedBytes = 1024;
-// weight, bias: float; running, last batch's and shadow mean and variance: double.
-constexpr int64_t kBytesPerChannel = 2 * sizeof(float) + 6 * sizeof(double);
+// weight, bias: float; running, last batch's, shadow and observed mean and variance: double.
+constexpr int64_t kBytesPerChannel = 2 * sizeof(float) + 8 * sizeof(double);
 
 }  // namespace
 

@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "server/session/records.h"
-
 namespace normserve {
 namespace {
 
@@ -19,9 +17,24 @@ bool HasLength(const Moments& moments, size_t length) {
   return moments.mean.size() == length && moments.m2.size() == length;
 }
 
+bool HasLength(const ObservedMoments& observed, size_t length) { return HasLength(observed.moments, length); }
+
 constexpr absl::string_view kParametersPart = "weight and bias";
 constexpr absl::string_view kRunningPart = "running statistics";
 constexpr absl::string_view kShadowPart = "shadow moments";
+constexpr absl::string_view kObservedPart = "observed moments";
+constexpr absl::string_view kMissing = "it is missing";
+
+// Whether those of `recorded`, the version in the head, are there; nothing where the head says none.
+template <typename T>
+absl::StatusOr<std::shared_ptr<const T>> Recorded(const StoredPart& part, int64_t recorded,
+                                                  const std::map<int64_t, std::shared_ptr<const T>>& vectors) {
+  const int64_t there = vectors.empty() ? kNoVersion : vectors.rbegin()->first;
+  if (recorded != kNotRecorded && recorded != there) {
+    return StoredDataLost(part, there == kNoVersion ? kMissing : "those of another change are there");
+  }
+  return vectors.empty() ? nullptr : vectors.rbegin()->second;
+}
 
 template <typename T>
 absl::Status Take(const StoredPart& part, absl::StatusOr<T> read, int64_t version, size_t length,
@@ -49,25 +62,35 @@ absl::Status ReadVector(const StoredPart& session, const StoredVector& vector, s
       const StoredPart part = session.Of(kShadowPart);
       return Take(part, ReadMoments(part, vector.data), version, length, vectors.shadow);
     }
+    case VectorKind::kObserved: {
+      const StoredPart part = session.Of(kObservedPart);
+      return Take(part, ReadObserved(part, vector.data), version, length, vectors.observed);
+    }
   }
   return StoredDataLost(session.Of("vectors"), "the kind of one is not known");
 }
 
-absl::Status FillIn(const StoredPart& session, const StoredVectors& vectors, int64_t shadow_version,
+absl::Status FillIn(const StoredPart& session, const StoredVectors& vectors, const SessionHead& head,
                     SessionState& state, Observations& observations) {
-  constexpr absl::string_view kMissing = "it is missing";
   state.parameters = OfVersion(vectors.parameters, state.parameters_version);
   if (state.parameters == nullptr) return StoredDataLost(session.Of(kParametersPart), kMissing);
   if (state.config.track_running_stats) {
     state.running = OfVersion(vectors.running, state.running_version);
     if (state.running == nullptr) return StoredDataLost(session.Of(kRunningPart), kMissing);
   }
-  const int64_t there = vectors.shadow.empty() ? kNoVersion : vectors.shadow.rbegin()->first;
-  if (shadow_version != kNotRecorded && shadow_version != there) {
-    return StoredDataLost(session.Of(kShadowPart),
-                          there == kNoVersion ? kMissing : "those of another change are there");
+  auto shadow = Recorded(session.Of(kShadowPart), head.shadow_version, vectors.shadow);
+  if (!shadow.ok()) return shadow.status();
+  if (*shadow != nullptr) {
+    observations.shadow = *std::move(shadow);
+    observations.shadow_version = vectors.shadow.rbegin()->first;
   }
-  if (there != kNoVersion) observations = {.shadow = vectors.shadow.rbegin()->second, .shadow_version = there};
+  const auto observed = Recorded(session.Of(kObservedPart), head.observed_version, vectors.observed);
+  if (!observed.ok()) return observed.status();
+  if (*observed != nullptr) {
+    observations.observed = std::make_shared<const Moments>((*observed)->moments);
+    observations.observed_parts = std::make_shared<const std::vector<ObservedPart>>((*observed)->parts);
+    observations.observed_version = vectors.observed.rbegin()->first;
+  }
   return absl::OkStatus();
 }
 

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/batch_norm.h"
+#include "server/session/records.h"
 #include "server/session/request_memory.h"
 #include "server/session/session_content.h"
 #include "server/session/session_errors.h"
@@ -21,6 +22,7 @@ struct StoredVectors {
   std::map<int64_t, std::shared_ptr<const AffineParameters>> parameters;
   std::map<int64_t, std::shared_ptr<const NormalizationStatistics>> running;
   std::map<int64_t, std::shared_ptr<const Moments>> shadow;
+  std::map<int64_t, std::shared_ptr<const ObservedMoments>> observed;
 };
 
 // Null: there are none of this version.
@@ -34,7 +36,7 @@ std::shared_ptr<const T> OfVersion(const std::map<int64_t, std::shared_ptr<const
 absl::Status ReadVector(const StoredPart& session, const StoredVector& vector, size_t length, StoredVectors& vectors);
 
 // Sets what of a stored session's content is in vectors, of the versions that its head says.
-absl::Status FillIn(const StoredPart& session, const StoredVectors& vectors, int64_t shadow_version,
+absl::Status FillIn(const StoredPart& session, const StoredVectors& vectors, const SessionHead& head,
                     SessionState& state, Observations& observations);
 
 // Finds what the answer was computed with; without all of it, it counts as dropped.

@@ -10,7 +10,7 @@ namespace {
 
 // Step i makes version i + 1 of version i. A step that was ever released is never changed.
 // README.md says what the columns mean.
-constexpr std::array<const char*, 3> kSteps = {
+constexpr std::array<const char*, 4> kSteps = {
     R"sql(
 CREATE TABLE sessions(
   id INTEGER PRIMARY KEY,
@@ -70,6 +70,17 @@ ALTER TABLE requests_of_sessions RENAME TO requests;
 )sql",
     // The same tables; records of version 2 may be in them, which older servers would take for damaged.
     "",
+    // And heads of version 3. Rows may be pages long, so the primary key is an index beside them.
+    R"sql(
+CREATE TABLE collected_parts(
+  session INTEGER NOT NULL,
+  collection TEXT NOT NULL,
+  part TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  record BLOB NOT NULL,
+  PRIMARY KEY(session, collection, part)
+) STRICT;
+)sql",
 };
 
 absl::Status WrongFile(absl::string_view message) {

@@ -53,8 +53,8 @@ class Metrics(AdminTestCase):
         for direction in ("request", "reply"):
             size = grown(f"normserve_rpc_{direction}_bytes_sum", rpc="Forward")
             self.assertTrue(3 * x.nbytes < size < 3 * (x.nbytes + 1000), size)
-        self.assertEqual(grown("normserve_engine_duration_seconds_count", job="forward", result="ok"), 3)
-        self.assertEqual(after["normserve_engine_jobs_in_work", (("job", "forward"),)], 0)
+        self.assertEqual(grown("normserve_engine_duration_seconds_count", direction="forward", result="ok"), 3)
+        self.assertEqual(after["normserve_engine_jobs_in_work", (("direction", "forward"),)], 0)
         self.assertEqual(after["normserve_calls_in_work", ()], 0)
         self.assertEqual(grown("normserve_sessions"), 1)
         self.assertGreater(grown("normserve_state_bytes"), 0)

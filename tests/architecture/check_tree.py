@@ -58,7 +58,8 @@ LAYERS = (
 SOURCE = re.compile(r"\.(h|cc|comp|glsl)$")
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 # Made while building, included by these names.
-GENERATED = re.compile(r"normserve/v1/\w+\.(grpc\.)?pb\.h$|normserve/v1/\w+_mock\.grpc\.pb\.h$|kernels/shaders/\w+\.spv\.h$")
+GENERATED = re.compile(r"normserve/v1/\w+\.(grpc\.)?pb\.h$|normserve/v1/\w+_mock\.grpc\.pb\.h$|kernels/shaders/\w+\.spv\.h$"
+                       r"|server/observe/page/\w+\.\w+\.h$")
 # Where an include is looked for, beside the including file's own folder. The client's headers are installed as
 # normserve/…, and included so here too.
 INCLUDE_ROOTS = ("", "client/", "kernels/shaders/")

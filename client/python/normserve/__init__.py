@@ -18,6 +18,7 @@ from normserve.descriptions import Config, Device, Limits, ServerInfo, SessionIn
 from normserve.diagnosis import Diagnosis
 from normserve.error import Error
 from normserve.moments import Moments
+from normserve.population import Observed
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
 from normserve.stats_view import Comparison, Quantiles, StatsSummary
@@ -37,6 +38,7 @@ __all__ = [
     "Limits",
     "Moments",
     "Normalization",
+    "Observed",
     "Quantiles",
     "ServerInfo",
     "Session",

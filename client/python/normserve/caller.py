@@ -58,6 +58,11 @@ class Caller:
         self.forward = self._channel.unary_unary("/normserve.v1.BatchNormService/Forward")
         self.backward = self._channel.unary_unary("/normserve.v1.BatchNormService/Backward")
 
+    def raw(self, method: str) -> Callable[..., Any]:
+        """A method of the service that takes and gives bytes, for messages with tensors."""
+        call: Callable[..., Any] = self._channel.unary_unary(f"/normserve.v1.BatchNormService/{method}")
+        return call
+
     def close(self) -> None:
         """Ends the connection, unless it is the user's own."""
         self._closed = True

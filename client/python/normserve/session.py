@@ -15,6 +15,7 @@ from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
 from normserve.error import Error
 from normserve.moments import Moments
+from normserve.population import SessionPopulation
 from normserve.results import (
     BackwardResult,
     ForwardResult,
@@ -42,7 +43,7 @@ def vector(values: npt.ArrayLike | None, dtype: type, what: str) -> list[float] 
     return array.tolist()  # type: ignore[no-any-return]
 
 
-class Session:
+class Session(SessionPopulation):
     """One batch-norm layer on the server.
 
     The handle holds the session's name and nothing of its state: several handles, also in other programs, may drive one
@@ -68,6 +69,10 @@ class Session:
 
     @property
     def name(self) -> str:
+        return self._name
+
+    @property
+    def _target(self) -> str:
         return self._name
 
     def __repr__(self) -> str:

@@ -61,12 +61,12 @@ TEST(CallMetrics, ACallCountsUnderItsMethodAndCode) {
 TEST(CallMetrics, AJobOfTheEngineIsInWorkUntilItsEndAndThenTimed) {
   CallMetrics metrics;
   metrics.JobSubmitted(JobObserver::Job::kBackward);
-  EXPECT_EQ(SeriesOf(metrics, "normserve_engine_jobs_in_work").at({{"job", "backward"}}).gauge.value, 1);
+  EXPECT_EQ(SeriesOf(metrics, "normserve_engine_jobs_in_work").at({{"direction", "backward"}}).gauge.value, 1);
   metrics.JobEnded(JobObserver::Job::kBackward, absl::Seconds(1), /*ok=*/false);
-  EXPECT_EQ(SeriesOf(metrics, "normserve_engine_jobs_in_work").at({{"job", "backward"}}).gauge.value, 0);
+  EXPECT_EQ(SeriesOf(metrics, "normserve_engine_jobs_in_work").at({{"direction", "backward"}}).gauge.value, 0);
   const auto counts = CountsOf(metrics, "normserve_engine_duration_seconds");
-  EXPECT_EQ(counts.at({{"job", "backward"}, {"result", "error"}}), 1u);
-  EXPECT_EQ(counts.at({{"job", "forward"}, {"result", "ok"}}), 0u);
+  EXPECT_EQ(counts.at({{"direction", "backward"}, {"result", "error"}}), 1u);
+  EXPECT_EQ(counts.at({{"direction", "forward"}, {"result", "ok"}}), 0u);
 }
 
 TEST(MeasuredEngine, GivesTheEnginesResultAndCountsTheJob) {
@@ -80,8 +80,9 @@ TEST(MeasuredEngine, GivesTheEnginesResultAndCountsTheJob) {
   std::optional<double> mean;
   measured.Forward(std::move(job), [&mean](auto result) { mean = result->moments->mean[0]; });
   EXPECT_EQ(mean, 2);
-  EXPECT_EQ(CountsOf(metrics, "normserve_engine_duration_seconds").at({{"job", "forward"}, {"result", "ok"}}), 1u);
-  EXPECT_EQ(SeriesOf(metrics, "normserve_engine_jobs_in_work").at({{"job", "forward"}}).gauge.value, 0);
+  EXPECT_EQ(CountsOf(metrics, "normserve_engine_duration_seconds").at({{"direction", "forward"}, {"result", "ok"}}),
+            1u);
+  EXPECT_EQ(SeriesOf(metrics, "normserve_engine_jobs_in_work").at({{"direction", "forward"}}).gauge.value, 0);
 }
 
 }  // namespace

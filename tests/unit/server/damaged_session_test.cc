@@ -97,7 +97,7 @@ TEST_F(DamagedSessionTest, TheErrorNamesTheVectorsThatAreDamaged) {
       {"DELETE FROM current_vectors WHERE kind = 1", "weight and bias"},
       {"UPDATE current_vectors SET data = x'01' WHERE kind = 1", "weight and bias"},
       {"UPDATE current_vectors SET version = 9 WHERE kind = 2", "running statistics"},
-      {"UPDATE current_vectors SET kind = 4 WHERE kind = 2", "vectors"},
+      {"UPDATE current_vectors SET kind = 9 WHERE kind = 2", "vectors"},
       {"UPDATE sessions SET record = x'01'", "configuration"},
   };
   for (const auto& [damage, part] : cases) {

@@ -1,0 +1,196 @@
+"""Moments in and out of sessions and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from normserve.caller import Caller, request_id_or_random
+from normserve.diagnosis import _fill
+from normserve.enumerators import to_wire
+from normserve.moments import Moments
+from normserve.tensor_message import INPUT, Array, Parts, field, form_of, tensor_parts
+from normserve.v1 import batch_norm_service_pb2 as pb
+
+Data = Moments | Mapping[str, Moments] | Array
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What one session has observed.
+
+      count    values per channel, of all that was observed, the newest data too
+      moments  of a dry run: what they would be; else None, and Session.moments has them
+    """
+
+    name: str
+    uid: str
+    generation: int
+    count: int
+    moments: Moments | None
+
+
+class _Population:
+    """What Session and Model have in common: calls about `_target`, a session's name or a model's with its "/"."""
+
+    _caller: Caller
+
+    @property
+    def _target(self) -> str:
+        raise NotImplementedError
+
+    def _send(
+        self,
+        method: str,
+        request: Any,
+        data: Data | None,
+        layout: str,
+        timeout: float | None,
+        reads: bool = False,
+        **guards: Any,
+    ) -> bytes:
+        """The reply's bytes to a request with `data`; `reads`: it changes nothing."""
+        request.name = self._target
+        if not reads:
+            request.request_id = request_id_or_random(guards.get("request_id"))
+            request.expected_uid = guards.get("expected_uid", "")
+            if guards.get("expected_generation") is not None:
+                request.expected_generation = guards["expected_generation"]
+        tensor: Parts = ()
+        if isinstance(data, Moments):
+            _fill(request.moments, data)
+        elif isinstance(data, Mapping):
+            request.layers.SetInParent()
+            for layer, moments in data.items():
+                _fill(request.layers.layers.add(layer=layer).moments, moments)
+        elif data is not None:
+            tensor = field(INPUT, tensor_parts(data, form_of(data, layout, "data"), "data"))
+        message = b"".join([request.SerializeToString(), *tensor])
+        deadline = self._caller.deadline(timeout)
+        repeatable = reads or request.request_id != ""
+        call: Callable[..., Any] = self._caller.raw(method)
+        reply: bytes = self._caller.call(call, message, deadline, repeatable=repeatable, session=self._target)
+        return reply
+
+    def _observe(
+        self, data: Data | None, part_id: str, dry_run: bool, reset: bool, layout: str, **call: Any
+    ) -> list[Observed]:
+        request = pb.ObserveRequest(part_id=part_id, dry_run=dry_run, reset=reset)
+        reply = pb.ObserveReply.FromString(self._send("Observe", request, data, layout, **call))
+        return [
+            Observed(
+                each.name,
+                each.uid,
+                each.generation,
+                each.moments.count,
+                Moments._from_message(each.moments) if dry_run else None,
+            )
+            for each in reply.sessions
+        ]
+
+    def _moments(self, source: str, channels: Any, timeout: float | None) -> Any:
+        request = pb.GetMomentsRequest(name=self._target, source=to_wire(pb.MomentsSource, source, "source"))
+        if channels is not None:
+            request.channel_range.CopyFrom(channels)
+        deadline = self._caller.deadline(timeout)
+        return self._caller.call(
+            self._caller.stub.GetMoments, request, deadline, repeatable=True, session=self._target
+        ).sessions
+
+
+class SessionPopulation(_Population):
+    """The calls of a Session about populations; they take what every call of Session takes."""
+
+    def observe(
+        self,
+        data: Moments | Array | None = None,
+        *,
+        part_id: str = "",
+        dry_run: bool = False,
+        reset: bool = False,
+        layout: str = "channels_first",
+        request_id: str | None = None,
+        expected_generation: int | None = None,
+        expected_uid: str = "",
+        timeout: float | None = None,
+    ) -> Observed:
+        """Adds data to what the session has observed, beside its state: the running statistics and the generation stay.
+
+          data     Moments, of a batch or of many together; or a batch as forward takes it, of which the server takes the
+                   moments. None: nothing, for `reset`
+          part_id  names the data: under one id they count once, however often they are sent; the session remembers its
+                   newest 1,024. "": they count as often as they are sent
+          dry_run  the answer as if it had been added; nothing is
+          reset    forgets first what was observed
+          layout   of a batch
+
+        Errors: INVALID_ARGUMENT if the data do not fit or are not finite (NON_FINITE), or if other data came under the
+        part id (PART_CONFLICT).
+        """
+        return self._observe(
+            data,
+            part_id,
+            dry_run,
+            reset,
+            layout,
+            request_id=request_id,
+            expected_generation=expected_generation,
+            expected_uid=expected_uid,
+            timeout=timeout,
+        )[0]
+
+    def moments(
+        self,
+        source: str = "observed",
+        *,
+        first_channel: int = 0,
+        num_channels: int = 0,
+        timeout: float | None = None,
+    ) -> Moments:
+        """The moments that are kept beside the state; count 0 and empty vectors: no data so far. Changes nothing.
+
+          source         "observed" (what observe was told), "last_batch" (the newest that updated the running statistics) or
+                         "shadow" (of all that updated the shadow moments)
+          first_channel  and num_channels (0: all from there on): only these
+
+        Errors: INVALID_ARGUMENT if there are no such channels.
+        """
+        channels = pb.ChannelRange(first=first_channel, count=num_channels)
+        return Moments._from_message(self._moments(source, channels, timeout)[0].moments)
+
+
+class ModelPopulation(_Population):
+    """The calls of a Model about populations: each is one RPC and changes all layers or none."""
+
+    def observe(
+        self,
+        layers: Mapping[str, Moments] | None = None,
+        *,
+        part_id: str = "",
+        dry_run: bool = False,
+        reset: bool = False,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Observed]:
+        """Session.observe of several layers, one part together: {layer: what it has observed} of those.
+
+          layers  moments by layer, the session's name without the model's, such as normserve.torch.collect_moments gives;
+                  layers that are not in it stay as they are. None: nothing, for `reset`, which then is of all layers
+
+        Errors: INVALID_ARGUMENT if a layer is none of the model's.
+        """
+        found = self._observe(
+            layers, part_id, dry_run, reset, "channels_first", request_id=request_id, timeout=timeout
+        )
+        return {each.name.removeprefix(self._target): each for each in found}
+
+    def moments(self, source: str = "observed", *, timeout: float | None = None) -> dict[str, Moments]:
+        """{layer: Session.moments} of all layers, as of one moment, in the order of their names.
+
+        Errors: RESOURCE_EXHAUSTED (LIMIT_REACHED) if that is more than a reply may be long.
+        """
+        return {
+            each.name.removeprefix(self._target): Moments._from_message(each.moments)
+            for each in self._moments(source, None, timeout)
+        }

@@ -161,8 +161,9 @@ void AddStatsCommands(CLI::App& app, Options& options, std::function<int()>& run
   stats->add_flag("--shadow", s.stats.return_shadow, "the shadow moments too");
   stats
       ->add_option("--compare", s.compare,
-                   "last-batch or shadow: how far those lie from the running statistics; a model's default: last-batch")
-      ->check(CLI::IsMember({"last-batch", "shadow"}));
+                   "last-batch, shadow or observed: how far those lie from the running statistics; a model's default: "
+                   "last-batch")
+      ->check(CLI::IsMember({"last-batch", "shadow", "observed"}));
   stats->add_flag("--by-drift", s.by_drift, "a model's sessions with the most drifted first");
   stats
       ->add_option("--plot", s.plot,

@@ -26,8 +26,9 @@ absl::Status WritePlot(const SessionStats& stats, OutputFile& file) {
 client::StatsOptions WhatIsAsked(const StatsCommandOptions& options) {
   client::StatsOptions asked = options.stats;
   if (!options.compare.empty()) {
-    asked.compare_with =
-        options.compare == "shadow" ? client::ComparisonSource::kShadow : client::ComparisonSource::kLastBatch;
+    asked.compare_with = options.compare == "shadow"     ? client::ComparisonSource::kShadow
+                         : options.compare == "observed" ? client::ComparisonSource::kObserved
+                                                         : client::ComparisonSource::kLastBatch;
   } else if (IsModel(options.session)) {
     asked.compare_with = client::ComparisonSource::kLastBatch;
   }

@@ -11,7 +11,8 @@ namespace normserve::cli {
 struct StatsCommandOptions {
   std::string session;  // or a model, named with a '/' at its end
   client::StatsOptions stats;
-  std::string compare;    // "last-batch", "shadow", or empty: the newest batch for a model, nothing for a session
+  std::string
+      compare;  // "last-batch", "shadow", "observed", or empty: the newest batch for a model, nothing for a session
   bool by_drift = false;  // a model's sessions in the order of their drift
   std::string plot;       // path of a PNG file; empty: none
 };

@@ -28,7 +28,15 @@ std::vector<std::pair<const char*, const client::Moments*>> Beside(const Session
 }
 
 const char* SourceName(client::ComparisonSource source) {
-  return source == client::ComparisonSource::kShadow ? "shadow" : "last_batch";
+  switch (source) {
+    case client::ComparisonSource::kLastBatch:
+      return "last_batch";
+    case client::ComparisonSource::kShadow:
+      return "shadow";
+    case client::ComparisonSource::kObserved:
+      return "observed";
+  }
+  return "UNKNOWN";
 }
 
 nlohmann::ordered_json ToJson(const client::StatsSummary& summary) {

@@ -205,7 +205,7 @@ struct SessionStats {
   // What is the matter with channels, such as "DEAD" (normserve.v1.FlagReason without its prefix), and which have it.
   std::map<std::string, std::vector<int64_t>> flags = {};
   std::optional<Comparison> comparison = {};  // of the same channels, with compare_with
-  std::optional<StatsSummary> summary = {};   // with StatsView::kSummary
+  std::optional<StatsSummary> summary = {};   // with StatsView::kSummary or compare_with
 };
 
 // What changed since the update before: the session that is watched, or those of the model that changed or were opened.

@@ -88,7 +88,7 @@ class Stats:
     shadow: Moments | None  # of all batches since SHADOW began; None: not asked for
     flags: Mapping[str, npt.NDArray[np.int64]]  # what is the matter with channels, such as "dead", and which have it
     comparison: Comparison | None  # with compare_with, of the same channels
-    summary: StatsSummary | None  # with view "summary"; then running_mean and running_var are None
+    summary: StatsSummary | None  # with view "summary", which has no arrays else, or compare_with
 
 
 @dataclass(frozen=True)

@@ -276,7 +276,8 @@ class Session(SessionPopulation):
 
           view               "channels": a number a channel. "summary": the layer in a few numbers, and of each flag the
                              first 100 channels. None: "channels"
-          compare_with       "last_batch" or "shadow": how far those lie from the running statistics. None: not asked
+          compare_with       "last_batch", "shadow" or "observed" (what observe() was told): how far those lie from the running
+                             statistics. None: not asked
           first_channel, num_channels
                              only these channels; 0: all from first_channel on
           return_last_batch, return_shadow

@@ -74,6 +74,7 @@ class Watch(Generic[T], Iterator[T]):
                 return self._read(next(call))
             except StopIteration:
                 self._call = None  # the server ended the watch, which it has no reason to do well
+                self._closed.wait(1)
             except grpc.RpcError as rpc_error:
                 self._call = None
                 if self._closed.is_set():

@@ -37,6 +37,7 @@ enum class ErrorReason {
   kStoredDataLost,
   kSnapshotNotFound,
   kSnapshotExists,
+  kConventionMismatch,
   kPartConflict,
 };
 

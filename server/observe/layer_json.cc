@@ -1,9 +1,8 @@
 #include "server/observe/layer_json.h"
 
-#include <cmath>
+#include <optional>
 #include <string>
-
-#include "server/session/session_diagnosis.h"
+#include <utility>
 
 namespace normserve {
 namespace {
@@ -43,21 +42,10 @@ const char* ModeName(Mode mode) {
 }
 
 absl::StatusOr<LayerReport> ReportOf(const std::shared_ptr<Session>& session, const SessionContent& content) {
-  const auto diagnoses = Diagnose({session}, {content}, {.name = session->name()});
-  if (!diagnoses.ok()) return diagnoses.status();
-  const SessionDiagnosis& found = diagnoses->front();
-  const LayerDiagnosis& layer = found.layer;
-  const SessionComparison comparison = CompareWith(content, ComparisonSource::kLastBatch);
+  auto finding = FindingOf(session, content);
+  if (!finding.ok()) return finding.status();
+  const LayerDiagnosis& layer = finding->diagnosis;
   const SessionDescription session_is = session->Describe(content);
-
-  LayerReport report{.drift = comparison.drift, .flags = layer.flags};
-  for (size_t c = 0; c < comparison.channels.size(); ++c) {
-    const double deviation = std::sqrt(content.state->running->variance[c] + content.state->config.epsilon);
-    report.channel_drift.push_back(comparison.channels[c].wasserstein.value_or(NAN) / deviation);
-  }
-  if (layer.gap.has_value()) {
-    for (const ChannelGap& channel : layer.gap->channels) report.channel_gap.push_back(channel.rms);
-  }
   Json causes = Json::array();
   for (const CauseShare& cause : layer.causes) {
     causes.push_back({{"cause", std::string(CauseName(cause.cause))}, {"share", cause.share}});
@@ -66,6 +54,7 @@ absl::StatusOr<LayerReport> ReportOf(const std::shared_ptr<Session>& session, co
   if (layer.main_cause.has_value()) main_cause = std::string(CauseName(*layer.main_cause));
   std::optional<double> relative_gap;
   if (layer.gap.has_value()) relative_gap = layer.RelativeGap();
+  LayerReport report;
   report.json = {{"name", session_is.name},
                  {"uid", session_is.uid},
                  {"mode", ModeName(session_is.mode)},
@@ -74,8 +63,9 @@ absl::StatusOr<LayerReport> ReportOf(const std::shared_ptr<Session>& session, co
                  {"num_batches_tracked", session_is.num_batches_tracked},
                  {"create_time", TimeText(session_is.create_time)},
                  {"update_time", TimeText(session_is.update_time)},
-                 {"batch_count", found.batch_count},
-                 {"drift", OrNull(report.drift)},
+                 {"evidence", finding->evidence.source == nullptr ? Json(nullptr) : Json(finding->evidence.source)},
+                 {"batch_count", finding->evidence.count()},
+                 {"drift", OrNull(finding->drift)},
                  {"relative_gap", OrNull(relative_gap)},
                  {"verdict", std::string(VerdictName(layer.verdict))},
                  {"main_cause", OrNull(main_cause)},
@@ -83,6 +73,7 @@ absl::StatusOr<LayerReport> ReportOf(const std::shared_ptr<Session>& session, co
                  {"explanation", layer.explanation},
                  {"advice", layer.advice},
                  {"flags", CountsOf(layer.flags)}};
+  report.finding = *std::move(finding);
   return report;
 }
 

@@ -4,18 +4,17 @@
 #include <utility>
 
 #include "absl/time/time.h"
+#include "server/observe/evidence.h"
 #include "server/observe/gauge_family.h"
-#include "server/session/session_diagnosis.h"
-#include "server/session/session_report.h"
 
 namespace normserve {
 
 SessionGauges::Finding SessionGauges::Find(const std::shared_ptr<Session>& session, const SessionContent& content) {
-  Finding finding{.state = content.state, .last_batch = content.observations.last_batch};
-  const auto diagnoses = Diagnose({session}, {content}, {.name = session->name()});
-  if (!diagnoses.ok()) return finding;
-  const LayerDiagnosis& layer = diagnoses->front().layer;
-  finding.drift = CompareWith(content, ComparisonSource::kLastBatch).drift;
+  Finding finding{.state = content.state, .evidence = EvidenceOf(content).moments};
+  const auto found = FindingOf(session, content);
+  if (!found.ok()) return finding;
+  const LayerDiagnosis& layer = found->diagnosis;
+  finding.drift = found->drift;
   if (layer.gap.has_value()) finding.relative_gap = layer.RelativeGap();
   finding.num_flagged =
       std::count_if(layer.flags.begin(), layer.flags.end(), [](const ChannelFlags& flags) { return flags.Any(); });
@@ -27,11 +26,11 @@ std::vector<prometheus::MetricFamily> SessionGauges::Collect() {
   auto batches = GaugeFamily("normserve_session_batches_tracked", "num_batches_tracked of the session.");
   auto updated = GaugeFamily("normserve_session_update_timestamp_seconds", "When the session last changed, Unix time.");
   auto gap = GaugeFamily("normserve_session_relative_gap",
-                         "Evaluation's output less training's on the newest batch, root mean square over the weight's; "
-                         "absent without a batch.");
+                         "Evaluation's output less training's on what the session was last fed, root mean square over "
+                         "the weight's; absent without.");
   auto drift = GaugeFamily("normserve_session_drift",
-                           "How far the newest batch lies from the running statistics, in running deviations; absent "
-                           "without a batch.");
+                           "How far what the session was last fed lies from the running statistics, in running "
+                           "deviations; absent without.");
   auto flagged = GaugeFamily("normserve_session_flagged_channels",
                              "Channels that are dead, constant, exploding, not finite or otherwise in need of a look.");
   const auto sessions = registry_.InMemory(max_sessions_);
@@ -40,9 +39,9 @@ std::vector<prometheus::MetricFamily> SessionGauges::Collect() {
   for (const auto& session : sessions) {
     const SessionContent content = session->Observe();
     Finding& finding = findings[session->uid()];
-    if (const auto known = findings_.find(session->uid());
-        known != findings_.end() && known->second.state == content.state &&
-        known->second.last_batch == content.observations.last_batch) {
+    if (const auto known = findings_.find(session->uid()); known != findings_.end() &&
+                                                           known->second.state == content.state &&
+                                                           known->second.evidence == EvidenceOf(content).moments) {
       finding = known->second;
     } else {
       finding = Find(session, content);

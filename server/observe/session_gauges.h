@@ -32,7 +32,7 @@ class SessionGauges {
   // What follows from a session's content, and whether it is still that.
   struct Finding {
     std::shared_ptr<const SessionState> state;
-    std::shared_ptr<const Moments> last_batch;
+    std::shared_ptr<const Moments> evidence;
     std::optional<double> drift;
     std::optional<double> relative_gap;
     int64_t num_flagged = 0;

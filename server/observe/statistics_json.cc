@@ -120,9 +120,10 @@ Json FlaggedJson(const std::vector<ChannelFlags>& flags) {
 std::vector<size_t> OrderOf(const LayerReport& report, size_t num_features, bool by_drift) {
   std::vector<size_t> order(num_features);
   std::iota(order.begin(), order.end(), size_t{0});
-  if (!by_drift || report.channel_drift.empty()) return order;
+  const std::vector<double>& drifts = report.finding.channel_drift;
+  if (!by_drift || drifts.empty()) return order;
   // What is not a number comes last, so that the order is one.
-  const auto drift = [&report](size_t c) { return std::isnan(report.channel_drift[c]) ? -1 : report.channel_drift[c]; };
+  const auto drift = [&drifts](size_t c) { return std::isnan(drifts[c]) ? -1 : drifts[c]; };
   std::sort(order.begin(), order.end(),
             [&drift](size_t a, size_t b) { return std::pair(-drift(a), a) < std::pair(-drift(b), b); });
   return order;
@@ -134,7 +135,8 @@ Json ChannelsJson(const SessionContent& content, const LayerReport& report, cons
   const std::vector<size_t> order = OrderOf(report, num_features, query.by_drift);
   const size_t begin = std::min(static_cast<size_t>(query.begin), num_features);
   const size_t end = std::min(begin + static_cast<size_t>(query.count), num_features);
-  const Moments& batch = LastBatchOf(content);
+  const LayerFinding& finding = report.finding;
+  const Moments* const seen = finding.evidence.moments.get();
   Json json = {{"begin", begin}, {"order", query.by_drift ? "drift" : "channel"}};
   const auto add = [&](const char* name, auto&& value_of) {
     Json values = Json::array();
@@ -150,13 +152,14 @@ Json ChannelsJson(const SessionContent& content, const LayerReport& report, cons
   const NormalizationStatistics* const running = state.running.get();
   add("running_mean", [&](size_t c) { return running == nullptr ? kUnknown : running->mean[c]; });
   add("running_std", [&](size_t c) { return running == nullptr ? kUnknown : std::sqrt(running->variance[c]); });
-  const auto count = static_cast<double>(batch.count);
-  add("batch_mean", [&](size_t c) { return batch.count == 0 ? kUnknown : batch.mean[c]; });
-  add("batch_std", [&](size_t c) { return batch.count == 0 ? kUnknown : std::sqrt(batch.m2[c] / count); });
+  const auto count = static_cast<double>(finding.evidence.count());
+  add("batch_mean", [&](size_t c) { return seen == nullptr ? kUnknown : seen->mean[c]; });
+  add("batch_std", [&](size_t c) { return seen == nullptr ? kUnknown : std::sqrt(seen->m2[c] / count); });
   add_vector("weight", state.parameters->weight, 1);
   add_vector("bias", state.parameters->bias, 0);
-  add_vector("drift", report.channel_drift, kUnknown);
-  add_vector("gap", report.channel_gap, kUnknown);
+  add_vector("drift", finding.channel_drift, kUnknown);
+  const std::optional<LayerGap>& gap = finding.diagnosis.gap;
+  add("gap", [&](size_t c) { return gap.has_value() ? gap->channels[c].rms : kUnknown; });
   return json;
 }
 
@@ -208,7 +211,7 @@ absl::StatusOr<std::string> ModelJson(SessionRegistry& registry, absl::string_vi
   std::iota(order.begin(), order.end(), size_t{0});
   // Equals in the order of names, which the sessions come in.
   std::sort(order.begin(), order.end(), [&reports](size_t a, size_t b) {
-    return std::pair(-reports[a].drift.value_or(-1), a) < std::pair(-reports[b].drift.value_or(-1), b);
+    return std::pair(-reports[a].finding.drift.value_or(-1), a) < std::pair(-reports[b].finding.drift.value_or(-1), b);
   });
   if (order.size() > kMaxLayersInReply) order.resize(kMaxLayersInReply);
   Json layers = Json::array();
@@ -230,7 +233,7 @@ absl::StatusOr<std::string> SessionJson(SessionRegistry& registry, absl::string_
   json["config"] = ConfigJson(content.state->config);
   json["labels"] = content.state->config.labels;
   json["snapshots"] = SnapshotsJson(*content.snapshots);
-  json["flagged"] = FlaggedJson(report->flags);
+  json["flagged"] = FlaggedJson(report->finding.diagnosis.flags);
   json["channels"] = ChannelsJson(content, *report, query);
   return Text(json);
 }

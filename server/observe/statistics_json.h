@@ -28,7 +28,8 @@ std::string ModelsJson(const SessionRegistry& registry, const CallGate& gate, co
 
 // {"name", "num_layers", "num_left_out", "layers": [LAYER]}, most drifted first, those without a drift last. LAYER:
 //  {"name", "uid", "mode", "num_features", "generation", "num_batches_tracked", "create_time", "update_time",
-//   "batch_count"   values a channel of the newest batch; 0: none is known
+//   "evidence"      what it is judged on: "LAST_BATCH", "OBSERVED" or "SHADOW" (evidence.h says which); null: nothing
+//   "batch_count"   values a channel of that; 0: nothing
 //   "drift"         its distance from the running statistics: moments/comparison.h; null without
 //   "relative_gap"  evaluation's output less training's: moments/diagnosis.h; null without
 //   "verdict", "main_cause" (null without), "causes": [{"cause", "share"}], "explanation", "advice",
@@ -50,7 +51,8 @@ struct ChannelQuery {
 //   "labels": {}, "snapshots": [{"name", "generation", "create_time"}],
 //   "flagged": [{"channel", "flags": ["DEAD"]}]   the first 100
 //   "channels": {"begin", "order": "channel" or "drift", "channel": [2, 0, 1],   and of each of those, or null:
-//                "running_mean", "running_std", "batch_mean", "batch_std" (biased), "weight", "bias", "drift", "gap"}}
+//                "running_mean", "running_std", "batch_mean", "batch_std" (the evidence's; biased), "weight", "bias",
+//                "drift", "gap"}}
 // What is not finite is null. Errors as SessionRegistry::Find; INVALID_ARGUMENT: begin or count.
 absl::StatusOr<std::string> SessionJson(SessionRegistry& registry, absl::string_view name, const ChannelQuery& query);
 

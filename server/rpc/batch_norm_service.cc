@@ -4,7 +4,9 @@
 #include "kernels/error_reason.h"
 #include "server/rpc/backward_messages.h"
 #include "server/rpc/diagnose_messages.h"
+#include "server/rpc/export_call.h"
 #include "server/rpc/forward_messages.h"
+#include "server/rpc/import_call.h"
 #include "server/rpc/message_call.h"
 #include "server/rpc/server_info_message.h"
 #include "server/rpc/session_messages.h"
@@ -300,6 +302,20 @@ Reactor* BatchNormServiceImpl::Diagnose(Context* context, const grpc::ByteBuffer
         }
         return absl::OkStatus();
       });
+}
+
+grpc::ServerReadReactor<grpc::ByteBuffer>* BatchNormServiceImpl::ImportState(Context* context,
+                                                                             grpc::ByteBuffer* reply) {
+  auto* call = new ImportCall(context, registry_, *gate_, reply);
+  call->Start();
+  return call;
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* BatchNormServiceImpl::ExportState(Context* context,
+                                                                              const grpc::ByteBuffer* request) {
+  auto* call = new ExportCall(context, registry_, *gate_);
+  call->Start(*request);
+  return call;
 }
 
 Reactor* BatchNormServiceImpl::GetServerInfo(Context* context, const grpc::ByteBuffer* request_bytes,

@@ -1,28 +1,11 @@
 #include "server/rpc/config_message.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/error_reason.h"
 #include "server/session/field_error.h"
 
 namespace normserve {
 namespace {
-
-absl::StatusOr<Convention> ReadConvention(int convention) {
-  switch (convention) {
-    case v1::CONVENTION_UNSPECIFIED:
-    case v1::CONVENTION_PYTORCH:
-      return Convention::kPyTorch;
-    case v1::CONVENTION_KERAS:
-      return Convention::kKeras;
-    case v1::CONVENTION_FLAX:
-      return Convention::kFlax;
-    case v1::CONVENTION_ONNX:
-      return Convention::kOnnx;
-    default:
-      return FieldError("config.convention",
-                        absl::StrCat("config.convention is ", convention,
-                                     ": send CONVENTION_PYTORCH (1), _KERAS (2), _FLAX (3) or _ONNX (4)"));
-  }
-}
 
 absl::Status ReadRunningVariance(int variance, SessionConfig& config) {
   if (variance == v1::RUNNING_VARIANCE_UNSPECIFIED) return absl::OkStatus();
@@ -104,10 +87,28 @@ v1::Durability WriteDurability(Durability durability) {
                                              : v1::DURABILITY_FLUSH;
 }
 
+absl::StatusOr<std::optional<Convention>> ReadConvention(absl::string_view field, int convention) {
+  switch (convention) {
+    case v1::CONVENTION_UNSPECIFIED:
+      return std::optional<Convention>();
+    case v1::CONVENTION_PYTORCH:
+      return Convention::kPyTorch;
+    case v1::CONVENTION_KERAS:
+      return Convention::kKeras;
+    case v1::CONVENTION_FLAX:
+      return Convention::kFlax;
+    case v1::CONVENTION_ONNX:
+      return Convention::kOnnx;
+    default:
+      return FieldError(field, absl::StrCat(field, " is ", convention,
+                                            ": send CONVENTION_PYTORCH (1), _KERAS (2), _FLAX (3) or _ONNX (4)"));
+  }
+}
+
 absl::StatusOr<SessionConfig> ReadConfig(const v1::SessionConfig& message) {
-  const auto convention = ReadConvention(message.convention());
+  const auto convention = ReadConvention("config.convention", message.convention());
   if (!convention.ok()) return convention.status();
-  SessionConfig config = ConventionDefaults(*convention);
+  SessionConfig config = ConventionDefaults(convention->value_or(Convention::kPyTorch));
   config.num_features = message.num_features();
   config.labels = {message.labels().begin(), message.labels().end()};
   if (message.has_epsilon()) config.epsilon = message.epsilon();
@@ -117,6 +118,30 @@ absl::StatusOr<SessionConfig> ReadConfig(const v1::SessionConfig& message) {
   if (absl::Status status = ReadRunningVariance(message.running_variance(), config); !status.ok()) return status;
   if (absl::Status status = ReadNonFinitePolicy(message.non_finite_policy(), config); !status.ok()) return status;
   return config;
+}
+
+absl::Status CheckConfigIs(const v1::SessionConfig& message, const std::string& name, const SessionConfig& existing) {
+  const auto config = ReadConfig(message);
+  if (!config.ok()) return config.status();
+  const bool sets_average = message.averaging_case() != v1::SessionConfig::AVERAGING_NOT_SET;
+  const bool has_momentum = existing.averaging != Averaging::kCumulative;
+  const char* const field =
+      message.has_epsilon() && config->epsilon != existing.epsilon                               ? "epsilon"
+      : sets_average && config->averaging != existing.averaging                                  ? "averaging"
+      : sets_average && has_momentum && config->momentum != existing.momentum                    ? "momentum"
+      : message.has_affine() && config->affine != existing.affine                                ? "affine"
+      : message.running_variance() != 0 && config->running_variance != existing.running_variance ? "running_variance"
+      : message.non_finite_policy() != 0 && config->non_finite_policy != existing.non_finite_policy
+          ? "non_finite_policy"
+      : message.convention() != 0 && config->convention != existing.convention                    ? "convention"
+      : message.durability() != 0 && message.durability() != WriteDurability(existing.durability) ? "durability"
+      : !message.labels().empty() && config->labels != existing.labels                            ? "labels"
+                                                                                                  : nullptr;
+  if (field == nullptr) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kFailedPrecondition, ErrorReason::kConventionMismatch,
+                   absl::StrCat("config.", field, " is not what session \"", name,
+                                "\" has, whose configuration stays: leave it out, or delete the session first"),
+                   {{"field", absl::StrCat("config.", field)}, {"session", name}});
 }
 
 void WriteConfig(const SessionConfig& config, v1::SessionConfig& message) {

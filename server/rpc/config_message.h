@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "normserve/v1/session.pb.h"
@@ -17,6 +18,12 @@ void WriteConfig(const SessionConfig& config, v1::SessionConfig& message);
 
 // Nothing if it is unset. INVALID_ARGUMENT as above.
 absl::StatusOr<std::optional<Durability>> ReadDurability(int durability);
+
+// Nothing if it is unset. INVALID_ARGUMENT as above, about `field`.
+absl::StatusOr<std::optional<Convention>> ReadConvention(absl::string_view field, int convention);
+
+// FAILED_PRECONDITION (CONVENTION_MISMATCH), naming the field: what `message` sets is not what session `name` has.
+absl::Status CheckConfigIs(const v1::SessionConfig& message, const std::string& name, const SessionConfig& existing);
 
 v1::Durability WriteDurability(Durability durability);
 

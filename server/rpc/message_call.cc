@@ -42,6 +42,17 @@ const std::string* SessionName(const google::protobuf::Message& request, std::st
   return field == nullptr ? nullptr : &request.GetReflection()->GetStringReference(request, field, &scratch);
 }
 
+absl::Status Serialise(const google::protobuf::Message& reply, grpc::ByteBuffer& bytes) {
+  const size_t size_bytes = reply.ByteSizeLong();
+  if (size_bytes > static_cast<size_t>(std::numeric_limits<int>::max())) {
+    return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
+                     absl::StrCat("the reply would have ", size_bytes, " bytes, a message at most 2^31 - 1"));
+  }
+  grpc::ProtoBufferWriter writer(&bytes, 1 << 20, static_cast<int>(size_bytes));
+  if (!reply.SerializeToZeroCopyStream(&writer)) return absl::InternalError("the reply could not be serialised");
+  return absl::OkStatus();
+}
+
 absl::Status Begin(UnaryCall& call, CallGate& gate, const grpc::ByteBuffer& request_bytes,
                    google::protobuf::Message& request) {
   absl::Status status = call.Enter(gate);
@@ -57,7 +68,7 @@ absl::Status Begin(UnaryCall& call, CallGate& gate, const grpc::ByteBuffer& requ
 absl::Status End(UnaryCall& call, CallGate& gate, const google::protobuf::Message& reply,
                  grpc::ByteBuffer& reply_bytes) {
   absl::Status status = Count(call, gate, static_cast<int64_t>(reply.ByteSizeLong()));
-  return status.ok() ? SerialiseReply(reply, reply_bytes) : status;
+  return status.ok() ? Serialise(reply, reply_bytes) : status;
 }
 
 // What `work` says, or that memory has run out.
@@ -72,20 +83,13 @@ absl::Status Guarded(Work work) {
 
 }  // namespace
 
-absl::Status ParseRequest(const grpc::ByteBuffer& bytes, google::protobuf::Message& request) {
-  absl::Status status = Parse(bytes, request);
-  return status.ok() ? CheckKeptFields(request) : status;
+absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message& message) {
+  absl::Status status = Parse(bytes, message);
+  return status.ok() ? CheckKeptFields(message) : status;
 }
 
-absl::Status SerialiseReply(const google::protobuf::Message& reply, grpc::ByteBuffer& bytes) {
-  const size_t size_bytes = reply.ByteSizeLong();
-  if (size_bytes > static_cast<size_t>(std::numeric_limits<int>::max())) {
-    return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
-                     absl::StrCat("the reply would have ", size_bytes, " bytes, a message at most 2^31 - 1"));
-  }
-  grpc::ProtoBufferWriter writer(&bytes, 1 << 20, static_cast<int>(size_bytes));
-  if (!reply.SerializeToZeroCopyStream(&writer)) return absl::InternalError("the reply could not be serialised");
-  return absl::OkStatus();
+absl::Status SerialiseMessage(const google::protobuf::Message& message, grpc::ByteBuffer& bytes) {
+  return Serialise(message, bytes);
 }
 
 absl::Status OutOfMemory(const std::exception& exception) {

@@ -72,11 +72,10 @@ auto WriteEachAndEnd(MessageDone done, Write write) {
   });
 }
 
-// Fills `request`. INVALID_ARGUMENT: `bytes` are none, or set what only a later version of the contract means.
-absl::Status ParseRequest(const grpc::ByteBuffer& bytes, google::protobuf::Message& request);
-
-// RESOURCE_EXHAUSTED (LIMIT_REACHED): a message cannot be so long.
-absl::Status SerialiseReply(const google::protobuf::Message& reply, grpc::ByteBuffer& bytes);
+// The same of a message of a stream. INVALID_ARGUMENT: it cannot be parsed, or has a field that is kept for later.
+absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message& message);
+// RESOURCE_EXHAUSTED (LIMIT_REACHED): it would be longer than a message can be.
+absl::Status SerialiseMessage(const google::protobuf::Message& message, grpc::ByteBuffer& bytes);
 
 // What an exception of the standard library means, which no code of ours throws: memory has run out.
 absl::Status OutOfMemory(const std::exception& exception);

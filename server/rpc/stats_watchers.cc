@@ -73,7 +73,7 @@ absl::Status StatsWatchers::Begin(WatchCall& call, const grpc::CallbackServerCon
   // Watching is no work that a drain waits for.
   if (const auto pass = gate.Enter(); !pass.ok()) return pass.status();
   v1::WatchStatsRequest request;
-  absl::Status status = ParseRequest(request_bytes, request);
+  absl::Status status = ParseMessage(request_bytes, request);
   if (status.ok()) status = CheckSessionMetadata(context, request.stats().name());
   if (!status.ok()) return status;
   const auto stats = WatchedStats::Read(registry_, max_message_bytes_, request);

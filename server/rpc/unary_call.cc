@@ -26,19 +26,6 @@ bool IsServersTrouble(const absl::Status& status) {
 
 }  // namespace
 
-absl::Status UnaryCall::Enter(CallGate& gate) {
-  observer_ = gate.observer();
-  auto pass = gate.Enter();
-  if (!pass.ok()) return pass.status();
-  pass_ = *std::move(pass);
-  return absl::OkStatus();
-}
-
-absl::Status UnaryCall::CheckSession(absl::string_view name) {
-  session_ = std::string(name);
-  return CheckSessionMetadata(*context_, name);
-}
-
 absl::Status CheckSessionMetadata(const grpc::CallbackServerContext& context, absl::string_view name) {
   const auto& metadata = context.client_metadata();
   const auto [first, last] = metadata.equal_range(kSessionMetadataKey);
@@ -52,33 +39,52 @@ absl::Status CheckSessionMetadata(const grpc::CallbackServerContext& context, ab
   return absl::OkStatus();
 }
 
+void ReportCall(CallObserver* observer, const AnsweredCall& call, const absl::Status& status) {
+  const auto took = std::chrono::steady_clock::now() - call.start;
+  if (observer != nullptr) {
+    observer->CallEnded({.method = call.method,
+                         .code = status.code(),
+                         .duration = absl::FromChrono(took),
+                         .request_bytes = call.request_bytes,
+                         .reply_bytes = status.ok() ? call.reply_bytes : 0});
+  }
+  if (status.ok()) return;
+  const auto level = IsServersTrouble(status) ? spdlog::level::warn : spdlog::level::debug;
+  if (!spdlog::should_log(level)) return;
+  const double milliseconds = std::chrono::duration<double, std::milli>(took).count();
+  spdlog::log(level, "{} session=\"{}\" peer={} took={:.1f}ms: {}: {}", std::string(call.method),
+              absl::CHexEscape(call.session), call.peer, milliseconds, absl::StatusCodeToString(status.code()),
+              absl::CHexEscape(std::string(status.message())));
+}
+
+absl::Status UnaryCall::Enter(CallGate& gate) {
+  observer_ = gate.observer();
+  auto pass = gate.Enter();
+  if (!pass.ok()) return pass.status();
+  pass_ = *std::move(pass);
+  return absl::OkStatus();
+}
+
+absl::Status UnaryCall::CheckSession(absl::string_view name) {
+  session_ = std::string(name);
+  return CheckSessionMetadata(*context_, name);
+}
+
 bool UnaryCall::IsCancelled() const {
   return is_cancelled_.load(std::memory_order_relaxed) || context_->IsCancelled() ||
          std::chrono::system_clock::now() >= context_->deadline();
 }
 
 void UnaryCall::Answer(const absl::Status& status) {
-  if (!status.ok()) LogFailure(status);
-  if (observer_ != nullptr) TellObserver(status);
+  ReportCall(observer_,
+             {.method = method_,
+              .session = session_,
+              .peer = context_->peer(),
+              .start = start_,
+              .request_bytes = request_bytes_,
+              .reply_bytes = reply_.Valid() ? static_cast<int64_t>(reply_.Length()) : 0},
+             status);
   Finish(ToGrpcStatus(status));
-}
-
-void UnaryCall::TellObserver(const absl::Status& status) {
-  observer_->CallEnded({.method = method_,
-                        .code = status.code(),
-                        .duration = absl::FromChrono(std::chrono::steady_clock::now() - start_),
-                        .request_bytes = request_bytes_,
-                        .reply_bytes = status.ok() && reply_.Valid() ? static_cast<int64_t>(reply_.Length()) : 0});
-}
-
-void UnaryCall::LogFailure(const absl::Status& status) const {
-  const auto level = IsServersTrouble(status) ? spdlog::level::warn : spdlog::level::debug;
-  if (!spdlog::should_log(level)) return;
-  const double milliseconds =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_).count();
-  spdlog::log(level, "{} session=\"{}\" peer={} took={:.1f}ms: {}: {}", std::string(method_),
-              absl::CHexEscape(session_), context_->peer(), milliseconds, absl::StatusCodeToString(status.code()),
-              absl::CHexEscape(std::string(status.message())));
 }
 
 }  // namespace normserve

@@ -20,6 +20,19 @@ namespace normserve {
 // INVALID_ARGUMENT if the metadata key normserve-session is there and is not `name`.
 absl::Status CheckSessionMetadata(const grpc::CallbackServerContext& context, absl::string_view name);
 
+// A call that is about to be answered.
+struct AnsweredCall {
+  absl::string_view method;  // outlives the program
+  absl::string_view session;
+  std::string peer;
+  std::chrono::steady_clock::time_point start;
+  int64_t request_bytes = 0;
+  int64_t reply_bytes = 0;  // where it succeeded
+};
+// Tells `observer` (null: nobody), and the log where the call failed: the server's trouble as a warning, a client's
+// mistake for those who debug.
+void ReportCall(CallObserver* observer, const AnsweredCall& call, const absl::Status& status);
+
 // Deletes itself when gRPC is done with the call, reply sent. Until then it counts as a call in work.
 class UnaryCall final : public grpc::ServerUnaryReactor {
  public:
@@ -34,7 +47,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   // Keeps bytes counted until gRPC is done with the call.
   void Hold(CallGate::Pass bytes) { bytes_.push_back(std::move(bytes)); }
 
-  // CheckSessionMetadata, and remembers the name for the log.
+  // INVALID_ARGUMENT if the metadata key normserve-session is there and is not `name`. Remembers the name for the log.
   absl::Status CheckSession(absl::string_view name);
 
   // Whether the caller has gone away or its deadline has passed. Any thread, until Answer.
@@ -46,8 +59,6 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
  private:
   void OnCancel() override { is_cancelled_.store(true, std::memory_order_relaxed); }
   void OnDone() override { delete this; }
-  void LogFailure(const absl::Status& status) const;
-  void TellObserver(const absl::Status& status);
 
   grpc::CallbackServerContext* const context_;
   const absl::string_view method_;

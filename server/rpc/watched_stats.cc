@@ -79,7 +79,7 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> WatchedStats::Message(const std:
     if (is_empty && interval_ == absl::ZeroDuration()) return std::nullopt;
   }
   grpc::ByteBuffer bytes;
-  absl::Status status = SerialiseReply(reply, bytes);
+  absl::Status status = SerialiseMessage(reply, bytes);
   if (!status.ok()) return status;
   return bytes;
 }

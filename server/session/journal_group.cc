@@ -11,18 +11,19 @@
 namespace normserve {
 
 void JournalGroup::Change(std::vector<std::shared_ptr<SessionJournal>> journals, std::string request_id,
-                          const Fingerprint& fingerprint, MakeChange make, Made made) {
-  std::shared_ptr<JournalGroup>(
-      new JournalGroup(std::move(journals), std::move(request_id), fingerprint, std::move(make), std::move(made)))
+                          const Fingerprint& fingerprint, MakeChange make, Made made, Complete complete) {
+  std::shared_ptr<JournalGroup>(new JournalGroup(std::move(journals), std::move(request_id), fingerprint,
+                                                 std::move(make), std::move(made), std::move(complete)))
       ->Run();
 }
 
 JournalGroup::JournalGroup(std::vector<std::shared_ptr<SessionJournal>> journals, std::string request_id,
-                           const Fingerprint& fingerprint, MakeChange make, Made made)
+                           const Fingerprint& fingerprint, MakeChange make, Made made, Complete complete)
     : journals_(std::move(journals)),
       request_id_(std::move(request_id)),
       fingerprint_(fingerprint),
       make_(std::move(make)),
+      complete_(std::move(complete)),
       made_(std::move(made)) {
   for (const auto& journal : journals_) locked_in_order_.push_back(journal.get());
   std::sort(locked_in_order_.begin(), locked_in_order_.end());
@@ -93,6 +94,10 @@ absl::StatusOr<std::vector<SessionChange>> JournalGroup::MakeAll(bool* waits) NO
 
 StoreWrite JournalGroup::AppendAll(std::vector<SessionChange> changes) NORMSERVE_LOCKS_ALL {
   StoreWrite all;
+  std::vector<Answer> answers;
+  if (complete_) {
+    for (const SessionChange& change : changes) answers.push_back(change.answer);
+  }
   {
     absl::MutexLock lock(&answers_mutex_);
     num_missing_ = journals_.size();
@@ -109,6 +114,7 @@ StoreWrite JournalGroup::AppendAll(std::vector<SessionChange> changes) NORMSERVE
     all.durability = std::max(all.durability, write.durability);
     std::move(write.sessions.begin(), write.sessions.end(), std::back_inserter(all.sessions));
   }
+  if (complete_) complete_(answers, all);
   return all;
 }
 

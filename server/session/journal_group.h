@@ -1,6 +1,7 @@
 // One change of several sessions, such as the layers of a model: made, stored and seen together, or not at all.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,12 +27,17 @@ class JournalGroup : public std::enable_shared_from_this<JournalGroup> {
 
   // `journals` are of one server and each another, at least one. Calls `made` once, as SessionJournal::Change does:
   // with an answer of each that remembers the request, or of all in their order, or the first error.
+  //
+  // `complete` is called with the answers before the write is handed to the store, with the journals locked: it adds
+  // what is to be stored with the change, such as sessions that are opened, or the request where it is remembered for
+  // the server and not by the sessions (`request_id` is empty then).
+  using Complete = std::function<void(const std::vector<Answer>& answers, StoreWrite& write)>;
   static void Change(std::vector<std::shared_ptr<SessionJournal>> journals, std::string request_id,
-                     const Fingerprint& fingerprint, MakeChange make, Made made);
+                     const Fingerprint& fingerprint, MakeChange make, Made made, Complete complete = nullptr);
 
  private:
   JournalGroup(std::vector<std::shared_ptr<SessionJournal>> journals, std::string request_id,
-               const Fingerprint& fingerprint, MakeChange make, Made made);
+               const Fingerprint& fingerprint, MakeChange make, Made made, Complete complete);
 
   using Callbacks = SessionJournal::Callbacks;
   using Outcome = std::optional<absl::StatusOr<std::vector<Answer>>>;
@@ -61,6 +67,7 @@ class JournalGroup : public std::enable_shared_from_this<JournalGroup> {
   const Fingerprint fingerprint_;
 
   const MakeChange make_;
+  const Complete complete_;
   Made made_;
   std::vector<Part> parts_;
 

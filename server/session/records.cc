@@ -264,6 +264,38 @@ void WriteAnswer(const ObservationAnswer& answer, RecordWriter& to) {
   to.Text(answer.session).Text(answer.uid).Int(answer.generation).Int(answer.count);
 }
 
+void WriteAnswer(const ImportAnswer& answer, RecordWriter& to) {
+  to.Int(static_cast<int64_t>(answer.parts.size()));
+  for (const ImportAnswer::Part& part : answer.parts) {
+    to.Text({part.uid.data(), part.uid.size()}).Int(part.generation).Choice(part.action);
+  }
+}
+
+ImportAnswer ReadImportAnswer(RecordReader& from) {
+  ImportAnswer answer;
+  const int64_t num_parts = from.Int();
+  for (int64_t i = 0; i < num_parts; ++i) {
+    ImportAnswer::Part part;
+    const std::string uid = from.Text();
+    if (uid.size() != part.uid.size()) {
+      from.Spoil("a uid in it is not legal");
+      break;
+    }
+    uid.copy(part.uid.data(), part.uid.size());
+    part.generation = from.Int();
+    part.action = from.Choice(ImportAction::kSkipped);
+    answer.parts.push_back(part);
+  }
+  return answer;
+}
+
+// What a record calls the kinds of answers.
+constexpr int64_t kImportKind = 8;
+int64_t KindOf(const Answer& answer) {
+  if (std::holds_alternative<ImportAnswer>(answer)) return kImportKind;
+  return static_cast<int64_t>(answer.index());
+}
+
 Answer ReadAnswer(int64_t kind, RecordReader& from) {
   if (kind == 0) return ReadDescription(from);
   if (kind == 1) {
@@ -283,6 +315,7 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
     deletion.generation = from.Int();
     return deletion;
   }
+  if (kind == kImportKind) return ReadImportAnswer(from);
   if (kind == 4) {
     ObservationAnswer answer;
     answer.session = from.Text();
@@ -439,7 +472,7 @@ StoredRequest WriteRequest(const RequestRing& ring, int64_t sequence, const std:
   RecordWriter to(kRequestVersion);
   to.Text(ring.uid).Text(request_id).Int(sequence);
   to.Int(static_cast<int64_t>(request.fingerprint.low)).Int(static_cast<int64_t>(request.fingerprint.high));
-  to.Int(static_cast<int64_t>(request.answer.index()));
+  to.Int(KindOf(request.answer));
   std::visit([&to](const auto& answer) { WriteAnswer(answer, to); }, request.answer);
   return {.slot = sequence % ring.num_slots, .sequence = sequence, .request_id = request_id, .record = to.Finish()};
 }

@@ -1,6 +1,7 @@
 // The answers to the last changes, so that a repeated request gets the first answer again and changes nothing.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -51,6 +52,18 @@ struct Deletion {
   int64_t generation = 0;
 };
 
+enum class ImportAction { kCreated, kReplaced, kSkipped };
+
+// What an import made of its layers, in their order; the request has the rest. Empty: there were too many.
+struct ImportAnswer {
+  struct Part {
+    std::array<char, 32> uid = {};
+    int64_t generation = 0;
+    ImportAction action = ImportAction::kCreated;
+  };
+  std::vector<Part> parts;
+};
+
 // What a session has observed, without the moments' vectors.
 struct ObservationAnswer {
   std::string session;
@@ -59,7 +72,8 @@ struct ObservationAnswer {
   int64_t count = 0;  // values a channel, of all that was observed
 };
 
-using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, ObservationAnswer>;
+using Answer =
+    std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, ObservationAnswer, ImportAnswer>;
 
 // The answer as the kind that the method gives, whatever the kind. The fingerprint holds the method, so another kind is
 // a collision: refused all the same.

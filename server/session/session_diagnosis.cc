@@ -8,27 +8,16 @@
 #include "kernels/error_reason.h"
 #include "server/session/field_error.h"
 #include "server/session/session_report.h"
+#include "server/session/statistics_convention.h"
 
 namespace normserve {
 namespace {
-
-AverageKind KindOf(Averaging averaging) {
-  switch (averaging) {
-    case Averaging::kExponential:
-      return AverageKind::kExponential;
-    case Averaging::kCumulative:
-      return AverageKind::kCumulative;
-    case Averaging::kZeroDebiased:
-      return AverageKind::kZeroDebiased;
-  }
-  return AverageKind::kExponential;
-}
 
 DiagnosedLayer LayerOf(const SessionState& state, int64_t samples_per_batch) {
   const SessionConfig& config = state.config;
   return DiagnosedLayer{.num_features = static_cast<size_t>(config.num_features),
                         .statistics = StatisticsOf(state),
-                        .average = {.kind = KindOf(config.averaging), .momentum = config.momentum},
+                        .average = AverageOf(config),
                         .running_variance_biased = config.running_variance == RunningVariance::kBiased,
                         .samples_per_batch = samples_per_batch};
 }

@@ -27,8 +27,6 @@ int64_t ChargedBytes(const SessionDescription& session) {
   return StateSizeBytes(session.config.num_features) * (1 + session.num_snapshots);
 }
 
-RequestRing ServerRing() { return {.num_slots = kRememberedRequests}; }
-
 bool HasLabels(const SessionConfig& config, const Labels& labels) {
   for (const auto& [key, value] : labels) {
     const auto found = config.labels.find(key);
@@ -38,6 +36,8 @@ bool HasLabels(const SessionConfig& config, const Labels& labels) {
 }
 
 }  // namespace
+
+RequestRing SessionRegistry::ServerRing() { return {.num_slots = kRememberedRequests}; }
 
 SessionRegistry::SessionRegistry(SessionLimits limits, StateStore* store)
     : limits_(limits),

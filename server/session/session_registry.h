@@ -19,6 +19,8 @@
 
 namespace normserve {
 
+struct RequestRing;
+
 struct SessionLimits {
   int64_t max_sessions = 10'000;
   int64_t max_state_bytes = int64_t{4} << 30;
@@ -112,6 +114,8 @@ class SessionRegistry {
   Usage GetUsage() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  friend class ModelImport;
+
   // An opening or deletion that is not stored yet; who depends on it tries again then.
   struct Pending {
     std::vector<absl::AnyInvocable<void() &&>> waiters;
@@ -139,6 +143,9 @@ class SessionRegistry {
     std::optional<absl::StatusOr<Answer>> answer;  // what to answer
     std::shared_ptr<Pending> pending;              // or what to wait for; neither: it is new
   };
+
+  // Of the requests remembered for the server.
+  static RequestRing ServerRing();
   // Takes over one that the store holds; false: its record is damaged.
   bool Take(const StoredHead& stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeDamaged(const StoredHead& stored, LoadReport& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

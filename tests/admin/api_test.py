@@ -1,6 +1,7 @@
 """What /api says of models, layers and channels, beside what the RPCs say and numpy computes."""
 
 import json
+import re
 import unittest
 
 import normserve
@@ -65,6 +66,32 @@ class Api(AdminTestCase):
         for name, expected in (("running_mean", stats.running_mean), ("running_std", running_std),
                                ("batch_mean", stats.last_batch.mean), ("batch_std", batch_std), ("drift", drift)):
             np.testing.assert_allclose(channels[name], expected[order], rtol=1e-9, err_msg=name)
+
+    def test_a_layer_is_judged_on_what_it_is_fed(self):
+        bn = self.client.create("fed", num_features=3)
+        self.forget("fed")
+
+        def judged():
+            found = self.server.get_json("/api/sessions/fed")
+            return found["evidence"], found["batch_count"], found["channels"]["batch_mean"]
+
+        self.assertEqual(judged(), (None, 0, [None] * 3))
+        bn.observe(normserve.Moments(5, [1, 2, 3], [1, 1, 1]))
+        self.assertEqual(judged(), ("OBSERVED", 5, [1, 2, 3]))
+        bn.forward(self.batch(3))
+        self.assertEqual(judged()[:2], ("LAST_BATCH", 64))
+        bn.eval()
+        self.assertEqual(judged()[:2], ("OBSERVED", 5))
+        drift = self.server.get_json("/api/models/fed")["layers"][0]["drift"]
+        stats = bn.stats()
+        apart = np.hypot(np.array([1, 2, 3]) - stats.running_mean, np.sqrt(1 / 5) - np.sqrt(stats.running_var))
+        self.assertAlmostEqual(drift, np.sqrt(np.mean(apart**2 / (stats.running_var + 1e-5))), 9)
+        told = re.search(r'normserve_session_drift\{session="fed"\} (\S+)', self.server.get("/metrics")[2]).group(1)
+        self.assertAlmostEqual(float(told), drift, 9)
+        bn.set_mode("shadow")
+        bn.forward(self.batch(3))
+        bn.forward(self.batch(3))
+        self.assertEqual(judged()[:2], ("SHADOW", 128))
 
     def test_a_session_is_told_whole(self):
         bn = self.client.create("whole", num_features=2, eps=1e-3, momentum=0.2, weight=[2, 0], bias=[1, -1],

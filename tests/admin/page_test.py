@@ -92,6 +92,18 @@ class Page(AdminTestCase):
         self.driver.get("about:blank")
         self.client.session("digits").delete()
 
+    def test_a_channel_far_out_does_not_flatten_the_others(self):
+        means = np.arange(40.0)
+        self.client.create("far", 41, running_mean=[*means, 1e12], running_var=np.ones(41))
+        self.open("#layer/far")
+        self.wait_for(lambda: self.texts("#layer-title") == ["far"])
+        found = self.driver.find_elements(By.CSS_SELECTOR, "#channels svg line.running-mean")
+        heights = np.array([float(each.get_attribute("y1")) for each in found])
+        self.assertTrue((np.diff(heights[:40]) < -2).all(), heights)
+        self.assertIn("1 channels reach beyond the picture", self.texts("#beyond")[0])
+        self.driver.get("about:blank")
+        self.client.session("far").delete()
+
     def test_it_refreshes_by_itself_and_keeps_the_focus(self):
         bn = self.client.create("fresh/a", num_features=2)
         self.open("#model/fresh%2F")

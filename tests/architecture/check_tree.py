@@ -43,9 +43,11 @@ LAYERS = (
     Layer("kernels", r"kernels/"),
     # Pure functions of moments.
     Layer("server/moments", r"server/moments/", r"kernels/(batch_norm|error_reason|check)\.h"),
+    # A file format.
+    Layer("server/checkpoint", r"server/checkpoint/", r"kernels/(batch_norm|element_type|error_reason|check)\.h"),
     Layer("server/session", r"server/session/", _ENGINE + r"|server/moments/|server/store/state_store\.h"),
     Layer("server/store", r"server/store/", r"kernels/(error_reason|check)\.h"),
-    Layer("server/rpc", r"server/rpc/", _ENGINE + r"|server/(session|moments)/", (WIRE,)),
+    Layer("server/rpc", r"server/rpc/", _ENGINE + r"|server/(session|moments|checkpoint)/", (WIRE,)),
     # Of server/rpc what knows no gRPC.
     Layer("server/observe", r"server/observe/", _ENGINE + r"|server/(session|moments)/"
           r"|server/rpc/(call_gate|call_observer|server_description)\.h", (ADMIN,)),

@@ -32,31 +32,42 @@ export function ticks(low, high, wanted = 5) {
   return found;
 }
 
-// A frame with a vertical axis over `values`; gives the picture and where a value lies.
+// The range of `values`; where a few lie so far out that the others would be one line, that of the others.
+function rangeOf(values) {
+  const sorted = values.filter((value) => Number.isFinite(value)).sort((a, b) => a - b);
+  if (sorted.length === 0) return [0, 1];
+  const last = sorted.length - 1;
+  const [low, high] = [sorted[Math.round(last * 0.05)], sorted[Math.round(last * 0.95)]];
+  const most = high - low;
+  if (most > 0 && sorted[last] - sorted[0] > 20 * most) return [low - most / 2, high + most / 2];
+  return [sorted[0], sorted[last]];
+}
+
+// A frame with a vertical axis over `values`; gives the picture and where a value lies, at the edge if beyond it.
 function frame(values, label) {
-  const finite = values.filter((value) => Number.isFinite(value));
-  let low = finite.length > 0 ? Math.min(...finite) : 0;
-  let high = finite.length > 0 ? Math.max(...finite) : 1;
+  let [low, high] = rangeOf(values);
   if (low === high) [low, high] = [low - (Math.abs(low) || 1), high + (Math.abs(high) || 1)];
   const margin = (high - low) * 0.06;
   [low, high] = [low - margin, high + margin];
-  const y = (value) => TOP + ((high - value) / (high - low)) * (HEIGHT - TOP - BOTTOM);
+  const share = (value) => Math.min(Math.max((high - value) / (high - low), 0), 1);
+  const y = (value) => TOP + share(value) * (HEIGHT - TOP - BOTTOM);
   const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
   for (const tick of ticks(low, high)) {
     picture.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(tick), y2: y(tick) }),
                    svg("text", { x: LEFT - 8, y: y(tick) + 4, "text-anchor": "end" }, digits(tick)));
   }
-  return { picture, y };
+  return { picture, y, isBeyond: (value) => value < low || value > high };
 }
 
 // Running mean ± std of each channel as a block with a line through it, the newest batch's as a dot with whiskers, and a
-// triangle over those that lie more than one deviation apart. `channels` as /api/sessions gives them.
+// triangle over those that lie more than one deviation apart. `channels` as /api/sessions gives them. The picture, and how
+// many channels reach beyond it.
 export function channelChart(channels, label) {
   const { channel, running_mean: mean, running_std: std, batch_mean: batchMean, batch_std: batchStd, drift } = channels;
   const known = (value) => value !== null && value !== undefined;
   const ends = (middle, deviation) => middle.flatMap((value, i) =>
     known(value) && known(deviation[i]) ? [value - deviation[i], value + deviation[i]] : []);
-  const { picture, y } = frame([...ends(mean, std), ...ends(batchMean, batchStd)], label);
+  const { picture, y, isBeyond } = frame([...ends(mean, std), ...ends(batchMean, batchStd)], label);
   const slot = (WIDTH - LEFT - RIGHT) / Math.max(channel.length, 1);
   const every = Math.ceil(channel.length / Math.floor((WIDTH - LEFT) / 45));
   channel.forEach((c, i) => {
@@ -89,7 +100,10 @@ export function channelChart(channels, label) {
     }
     picture.append(group);
   });
-  return picture;
+  const reach = (middle, deviation, i) => known(middle[i]) && known(deviation[i]) &&
+    (isBeyond(middle[i] - deviation[i]) || isBeyond(middle[i] + deviation[i]));
+  const numBeyond = channel.filter((_, i) => reach(mean, std, i) || reach(batchMean, batchStd, i)).length;
+  return { picture, numBeyond };
 }
 
 // Points [x, value] joined; `xText` names an x at the axis.

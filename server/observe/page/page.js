@@ -164,6 +164,8 @@ function showCauses(layer) {
     element("li", {}, words(cause.cause), barElement(cause.share, largest))));
 }
 
+const EVIDENCE = { LAST_BATCH: "newest batch", OBSERVED: "what was observed", SHADOW: "SHADOW's batches" };
+
 function showChannels(layer) {
   const { channels } = layer;
   const end = channels.begin + channels.channel.length;
@@ -172,9 +174,12 @@ function showChannels(layer) {
   find("previous").disabled = channels.begin === 0;
   find("next").disabled = end >= layer.num_features;
   const apart = channels.drift.filter((drift) => drift > 1).length;
-  const label = `Running mean and standard deviation of ${channels.channel.length} channels beside the newest batch's; ` +
+  const label = `Running mean and standard deviation of ${channels.channel.length} channels beside ${EVIDENCE[layer.evidence] ?? "nothing else"}; ` +
     `${apart} lie more than one deviation apart. The table below has the numbers.`;
-  find("channels").replaceChildren(channelChart(channels, label));
+  const { picture, numBeyond } = channelChart(channels, label);
+  find("channels").replaceChildren(picture);
+  find("evidence").textContent = EVIDENCE[layer.evidence] ?? "newest batch";
+  find("beyond").textContent = numBeyond > 0 ? ` ${numBeyond} channels reach beyond the picture: see the table.` : "";
   document.querySelector("#values tbody").replaceChildren(...channels.channel.map((channel, i) =>
     element("tr", {}, element("th", { scope: "row" }, String(channel)),
       ...["running_mean", "running_std", "batch_mean", "batch_std", "drift", "weight", "bias"].map((name) =>
@@ -189,7 +194,7 @@ function showFlags(layer) {
 
 function showFacts(layer) {
   const facts = { ...layer.config, "mode": layer.mode, "generation": layer.generation, "uid": layer.uid,
-    "created": layer.create_time, "updated": layer.update_time, "values a channel of the newest batch": layer.batch_count,
+    "created": layer.create_time, "updated": layer.update_time, "judged on": EVIDENCE[layer.evidence] ?? "nothing", "values a channel of that": layer.batch_count,
     "snapshots": layer.snapshots.map((snapshot) => snapshot.name).join(", ") || "none" };
   for (const [key, value] of Object.entries(layer.labels)) facts[`label ${key}`] = value;
   find("facts").querySelector("dl").replaceChildren(...Object.entries(facts).flatMap(([name, value]) =>

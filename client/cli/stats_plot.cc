@@ -186,8 +186,7 @@ absl::StatusOr<std::string> PlotStats(const client::SessionStats& stats) {
     return absl::FailedPreconditionError(
         absl::StrCat("session \"", stats.name, "\" keeps no running statistics: there is nothing to draw"));
   }
-  std::vector<Spread> batch;
-  if (stats.last_batch.has_value()) batch = BatchSpreads(*stats.last_batch);
+  const std::vector<Spread> batch = BatchSpreads(stats.last_batch.value_or(client::Moments{}));
 
   double low = std::numeric_limits<double>::infinity(), high = -low;
   for (const auto* spreads : {&running, &batch}) {

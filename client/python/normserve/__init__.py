@@ -13,6 +13,7 @@ import importlib
 from typing import Any
 
 from normserve.bfloat16 import BFloat16
+from normserve.checkpoint import Export, ExportedLayer, ImportedLayer, ImportResult
 from normserve.client import Client
 from normserve.descriptions import Config, Device, Limits, ServerInfo, SessionInfo, Snapshot, Stats
 from normserve.diagnosis import Diagnosis
@@ -33,8 +34,12 @@ __all__ = [
     "Device",
     "Diagnosis",
     "Error",
+    "Export",
+    "ExportedLayer",
     "ForwardResult",
     "GradientSums",
+    "ImportResult",
+    "ImportedLayer",
     "Limits",
     "Moments",
     "Normalization",

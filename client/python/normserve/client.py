@@ -10,8 +10,9 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from normserve import descriptions, diagnosis
+from normserve import checkpoint, descriptions, diagnosis
 from normserve.caller import Caller, request_id_or_random
+from normserve.checkpoint import Export, ExportsOf, ImportResult, Progress, Source
 from normserve.descriptions import ServerInfo, SessionInfo, Stats
 from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
@@ -256,6 +257,84 @@ class Client:
         deadline = self._caller.deadline(timeout)
         reply = self._caller.call(self._caller.stub.Diagnose, request, deadline, repeatable=True, session=name)
         return [diagnosis._diagnosis(each) for each in reply.sessions]
+
+    def import_state(
+        self,
+        name: str,
+        source: Source,
+        *,
+        prefix: str = "",
+        existing: str = "refuse",
+        mode: str | None = None,
+        eps: float | None = None,
+        momentum: float | None | EllipsisType = ...,
+        convention: str | None = None,
+        running_variance: str | None = None,
+        durability: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        kept_by: str | None = None,
+        values_per_channel: int = 0,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> ImportResult:
+        """A checkpoint's batch-norm layers become sessions in EVAL mode: all of them, in one transaction, or none.
+
+        They are found by their tensors (running_mean with running_var), never by a name; all else is left out.
+
+          name                a model with its "/": layer "layer1.0.bn1" becomes "resnet50/layer1.0.bn1". Or a session, for a file
+                              of one layer
+          source              a safetensors file: its path, its bytes, or open; or a state dict {name: array}, of numpy or torch
+          prefix              only layers below it, such as "backbone", which is taken off
+          existing            sessions that are there: "refuse" (ALREADY_EXISTS), "replace" their state, or "skip" them
+          mode                "train", "eval" or "shadow". None: "eval"
+          eps, momentum, convention, running_variance, durability, labels
+                              as in create: eps and momentum are not in the file
+          kept_by             the convention that the file's statistics were kept by. None: that of the sessions
+          values_per_channel  of every batch they were kept from; read where the running variance must be converted
+          progress            called with the bytes sent and all of them
+
+        Errors: INVALID_ARGUMENT names the tensor that is not sound; RESOURCE_EXHAUSTED if there are too many sessions or bytes;
+        FAILED_PRECONDITION if an existing session does not fit (CONVENTION_MISMATCH and others). `request_id` and `timeout` are
+        as in Session.
+        """
+        begin = checkpoint.import_begin(
+            name,
+            prefix=prefix,
+            existing=existing,
+            mode=mode,
+            eps=eps,
+            momentum=momentum,
+            convention=convention,
+            running_variance=running_variance,
+            durability=durability,
+            labels=labels,
+            kept_by=kept_by,
+            values_per_channel=values_per_channel,
+            request_id=request_id,
+        )
+        return checkpoint.import_state(self._caller, begin, source, timeout, progress)
+
+    def export_state(
+        self,
+        name: str,
+        *,
+        prefix: str = "",
+        convention: str | None = None,
+        folded: bool = False,
+        values_per_channel: int = 0,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> Export:
+        """Session.export_state of a session, or of all sessions of a model, whose name ends in "/", as of one moment."""
+        return ExportsOf(self._caller, name).export_state(
+            prefix=prefix,
+            convention=convention,
+            folded=folded,
+            values_per_channel=values_per_channel,
+            timeout=timeout,
+            progress=progress,
+        )
 
     def info(self, *, timeout: float | None = None) -> ServerInfo:
         """What the server is: version, devices, limits, and how full it is."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from normserve import descriptions, diagnosis
 from normserve.caller import Caller, request_id_or_random
+from normserve.checkpoint import Exports
 from normserve.descriptions import SessionInfo, Snapshot, Stats
 from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
@@ -43,7 +44,7 @@ def vector(values: npt.ArrayLike | None, dtype: type, what: str) -> list[float] 
     return array.tolist()  # type: ignore[no-any-return]
 
 
-class Session(SessionPopulation):
+class Session(SessionPopulation, Exports):
     """One batch-norm layer on the server.
 
     The handle holds the session's name and nothing of its state: several handles, also in other programs, may drive one

@@ -16,9 +16,9 @@ std::vector<double> Averaged(const std::vector<double>& values, size_t num_group
   std::vector<double> averages;
   for (size_t group = 0; group < num_groups; ++group) {
     const size_t first = group * values.size() / num_groups, end = (group + 1) * values.size() / num_groups;
-    double average = 0;
-    for (size_t i = first; i < end; ++i) average += values[i] / static_cast<double>(end - first);
-    averages.push_back(average);
+    double sum = 0;  // of what they exceed the first by: equal values have that as their average
+    for (size_t i = first; i < end; ++i) sum += values[i] - values[first];
+    averages.push_back(values[first] + sum / static_cast<double>(end - first));
   }
   return averages;
 }

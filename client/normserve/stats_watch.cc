@@ -49,8 +49,7 @@ absl::StatusOr<StatsUpdate> StatsWatch::Next() {
   std::optional<RetryLoop> retries;
   while (true) {
     const auto stream = state_->Stream();
-    absl::StatusOr<StatsUpdate> update = stream.status();
-    if (stream.ok()) update = (*stream)->Read();
+    absl::StatusOr<StatsUpdate> update = stream.ok() ? (*stream)->Read() : absl::StatusOr<StatsUpdate>(stream.status());
     if (update.ok()) return update;
     const absl::Time now = absl::Now();
     if (!retries.has_value()) {

@@ -48,6 +48,17 @@ class Watch(ServerTestCase):
         self.assertEqual(raised.exception.code, grpc.StatusCode.NOT_FOUND)
         self.assertEqual(list(watch), [])
 
+    def test_imported_layers_are_told_of_whether_they_are_new_or_replaced(self):
+        self.client.create("imported/a", 2)
+        with self.client.watch("imported") as watch:
+            next(watch)
+            state = {f"{layer}.{name}": np.ones(2, np.float32) for layer in "ab"
+                     for name in ("weight", "bias", "running_mean", "running_var")}
+            self.client.import_state("imported/", state, existing="replace")
+            told = set()
+            while told != {"imported/a", "imported/b"}:
+                told |= {each.name for each in next(watch).sessions}
+
     def test_the_model_is_read_in_one_call(self):
         for name in ("read/a", "read/b"):
             self.client.create(name, 2)

@@ -21,6 +21,11 @@ client::ForwardOptions MakeOptions(const ForwardCommandOptions& options) {
   client::ForwardOptions forward{.mode = ModeOf(options.mode), .return_batch_moments = options.moments};
   if (options.normalize_with == "batch") forward.normalize_with = client::UseBatch();
   if (options.normalize_with == "running") forward.normalize_with = client::UseRunning();
+  if (!options.snapshot.empty() && options.batch_weight.has_value()) {
+    forward.normalize_with = client::UseBlend{.snapshot = options.snapshot, .batch_weight = options.batch_weight};
+  } else if (!options.snapshot.empty()) {
+    forward.normalize_with = client::UseSnapshot{options.snapshot};
+  }
   if (options.update == "none") forward.update = client::Update::kNone;
   if (options.update == "running") forward.update = client::Update::kRunning;
   if (options.update == "shadow") forward.update = client::Update::kShadow;
@@ -35,6 +40,10 @@ const char* NormalizedWithName(client::NormalizedWith with) {
       return "running";
     case client::NormalizedWith::kGiven:
       return "given";
+    case client::NormalizedWith::kSnapshot:
+      return "snapshot";
+    case client::NormalizedWith::kBlend:
+      return "blend";
     case client::NormalizedWith::kUnspecified:
       break;
   }

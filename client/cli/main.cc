@@ -134,8 +134,9 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   clone->add_option("clone-name", options.clone_name, "left out: the server makes one")->type_name("NAME");
   clone->callback([&] { run = [&] { return Clone(options.command_line, options.session, options.clone_name); }; });
 
-  CLI::App* remove = AddCommand(app, "delete", "Forgets a session and its snapshots.", "normctl delete encoder/bn3");
-  AddSession(remove, options.session);
+  CLI::App* remove = AddCommand(app, "delete", "Forgets a session and its snapshots.",
+                                "normctl delete encoder/bn3\n         normctl delete encoder/");
+  AddNamed(remove, options.session);
   remove->callback([&] { run = [&] { return Delete(options.command_line, options.session); }; });
 
   CLI::App* mode =
@@ -220,8 +221,9 @@ void AddSnapshotCommands(CLI::App& app, Options& options, std::function<int()>& 
   AddSnapshot(restore, options.snapshot);
   restore->callback([&] { run = [&] { return Restore(options.command_line, options.session, options.snapshot); }; });
 
-  CLI::App* list = AddCommand(app, "snapshots", "Lists a session's snapshots.", "normctl snapshots encoder/bn3");
-  AddSession(list, options.session);
+  CLI::App* list = AddCommand(app, "snapshots", "Lists a session's snapshots.",
+                              "normctl snapshots encoder/bn3\n         normctl snapshots encoder/");
+  AddNamed(list, options.session);
   list->callback([&] { run = [&] { return ListSnapshots(options.command_line, options.session); }; });
 
   CLI::App* remove = AddCommand(app, "delete-snapshot", "Forgets one snapshot of a session.",
@@ -244,6 +246,14 @@ void AddForwardCommand(CLI::App& app, Options& options, std::function<int()>& ru
   forward->add_flag("--channels-last", f.channels_last, "the input is [N, ..., C]");
   forward->add_option("--normalize-with", f.normalize_with, "batch or running, whatever the mode says")
       ->check(CLI::IsMember({"batch", "running"}));
+  CLI::Option* snapshot = forward->add_option("--snapshot", f.snapshot, "normalise with this snapshot's statistics")
+                              ->type_name("NAME")
+                              ->excludes("--normalize-with");
+  forward
+      ->add_option("--batch-weight", f.batch_weight,
+                   "0 to 1: so much of the batch's statistics, the rest of the snapshot's")
+      ->type_name("W")
+      ->needs(snapshot);
   forward->add_option("--update", f.update, "none, running or shadow, whatever the mode says")
       ->check(CLI::IsMember({"none", "running", "shadow"}));
   forward->add_flag("--moments", f.moments, "print the batch's count, mean and m2 too");

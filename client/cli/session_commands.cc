@@ -144,9 +144,20 @@ int Clone(const CommandLine& command_line, const std::string& session, const std
 int Delete(const CommandLine& command_line, const std::string& session) {
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
-  if (absl::Status status = client->Attach(session).Delete(); !status.ok()) return Fail(command_line, status);
-  Print(command_line.json ? nlohmann::ordered_json{{"deleted", session}}.dump() + "\n"
-                          : absl::StrCat("deleted ", session, "\n"));
+  std::vector<std::string> names = {session};
+  if (IsModel(session)) {
+    const auto deleted = client->AttachModel(session).Delete();
+    if (!deleted.ok()) return Fail(command_line, deleted.status());
+    names.clear();
+    for (const client::DeletedSession& each : *deleted) names.push_back(each.name);
+  } else if (absl::Status status = client->Attach(session).Delete(); !status.ok()) {
+    return Fail(command_line, status);
+  }
+  if (command_line.json) {
+    Print(JsonLine(session, names, [](const std::string& name) { return nlohmann::ordered_json{{"deleted", name}}; }));
+    return kOk;
+  }
+  for (const std::string& name : names) Print(absl::StrCat("deleted ", name, "\n"));
   return kOk;
 }
 

@@ -65,7 +65,8 @@ int Restore(const CommandLine& command_line, const std::string& session, const s
 int ListSnapshots(const CommandLine& command_line, const std::string& session) {
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
-  absl::StatusOr<std::vector<Snapshot>> snapshots = client->Attach(session).Snapshots();
+  absl::StatusOr<std::vector<Snapshot>> snapshots =
+      IsModel(session) ? client->AttachModel(session).Snapshots() : client->Attach(session).Snapshots();
   if (!snapshots.ok()) return Fail(command_line, snapshots.status());
   if (command_line.json) {
     nlohmann::ordered_json json = nlohmann::ordered_json::array();
@@ -80,7 +81,8 @@ int ListSnapshots(const CommandLine& command_line, const std::string& session) {
   Print("  batches  generation       bytes  created                  name\n");
   for (const Snapshot& snapshot : *snapshots) {
     Print(absl::StrFormat("%9d %11d %11d  %s  %s\n", snapshot.num_batches_tracked, snapshot.generation,
-                          snapshot.size_bytes, TimeText(snapshot.create_time), snapshot.snapshot));
+                          snapshot.size_bytes, TimeText(snapshot.create_time),
+                          IsModel(session) ? absl::StrCat(snapshot.name, " ", snapshot.snapshot) : snapshot.snapshot));
   }
   return kOk;
 }

@@ -108,7 +108,7 @@ absl::StatusOr<Session> BatchNorm::Describe(const CallOptions& options) const {
 }
 
 absl::Status BatchNorm::Delete(const CallOptions& options) const {
-  return caller_->DeleteSession({.name = name_}, options);
+  return caller_->DeleteSession({.name = name_}, options).status();
 }
 
 }  // namespace normserve::client

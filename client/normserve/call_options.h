@@ -59,9 +59,20 @@ struct UseBatch {};
 // Normalise with the running statistics.
 struct UseRunning {};
 
+// Normalise with the running statistics of a snapshot of this name.
+struct UseSnapshot {
+  std::string name;
+};
+// Normalise between a snapshot's running statistics and the batch's own, each mean and variance weighed: (1 -
+// batch_weight) * the snapshot's + batch_weight * the batch's. There is no gradient through it.
+struct UseBlend {
+  std::string snapshot;
+  std::optional<double> batch_weight = {};  // 0 to 1; unset: 0.1
+};
+
 // What a Forward normalises with; monostate: what the mode says (TRAIN: batch, EVAL and SHADOW: running). Moments:
 // their mean and biased variance, m2 / count (for a mean and a variance from elsewhere: count 1 and m2 the variance).
-using NormalizeWith = std::variant<std::monostate, UseBatch, UseRunning, Moments>;
+using NormalizeWith = std::variant<std::monostate, UseBatch, UseRunning, Moments, UseSnapshot, UseBlend>;
 
 // What a Forward does to the session.
 enum class Update {

@@ -76,7 +76,8 @@ absl::StatusOr<Session> Caller::SetParameters(SetParametersRequest request, cons
              [&](absl::Time deadline) { return connection_->SetParameters(request, deadline); });
 }
 
-absl::Status Caller::DeleteSession(DeleteSessionRequest request, const CallOptions& call) const {
+absl::StatusOr<std::vector<DeletedSession>> Caller::DeleteSession(DeleteSessionRequest request,
+                                                                  const CallOptions& call) const {
   request.guards = Guards(call);
   return Run(call, !request.guards.request_id.empty(),
              [&](absl::Time deadline) { return connection_->DeleteSession(request, deadline); });

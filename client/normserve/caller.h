@@ -26,7 +26,8 @@ class Caller {
   absl::StatusOr<Session> CloneSession(CloneSessionRequest request, const CallOptions& call) const;
   absl::StatusOr<std::vector<Session>> SetMode(SetModeRequest request, const CallOptions& call) const;
   absl::StatusOr<Session> SetParameters(SetParametersRequest request, const CallOptions& call) const;
-  absl::Status DeleteSession(DeleteSessionRequest request, const CallOptions& call) const;
+  absl::StatusOr<std::vector<DeletedSession>> DeleteSession(DeleteSessionRequest request,
+                                                            const CallOptions& call) const;
   absl::StatusOr<std::vector<Snapshot>> SnapshotState(SnapshotStateRequest request, const CallOptions& call) const;
   absl::StatusOr<std::vector<Session>> RestoreState(RestoreStateRequest request, const CallOptions& call) const;
   absl::Status DeleteSnapshot(DeleteSnapshotRequest request, const CallOptions& call) const;

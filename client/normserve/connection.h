@@ -118,6 +118,8 @@ enum class NormalizedWith {
   kBatch = 1,
   kRunning = 2,
   kGiven = 3,
+  kSnapshot = 4,
+  kBlend = 5,
 };
 
 // What a Forward normalised with, as Backward needs it.
@@ -240,7 +242,8 @@ class Connection {
   virtual absl::StatusOr<Session> CloneSession(const CloneSessionRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<Session>> SetMode(const SetModeRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) = 0;
-  virtual absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<DeletedSession>> DeleteSession(const DeleteSessionRequest& request,
+                                                                    absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<Snapshot>> SnapshotState(const SnapshotStateRequest& request,
                                                               absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<Session>> RestoreState(const RestoreStateRequest& request,

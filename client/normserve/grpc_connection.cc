@@ -95,11 +95,10 @@ class GrpcConnection : public Connection {
     return Call<Session>(&v1::BatchNormService::Stub::SetParameters, ToMessage(request), deadline, request.name);
   }
 
-  absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) override {
-    grpc::ClientContext context;
-    Prepare(context, deadline, request.name);
-    v1::DeleteSessionReply reply;
-    return FromGrpcStatus(stub_->DeleteSession(&context, ToMessage(request), &reply));
+  absl::StatusOr<std::vector<DeletedSession>> DeleteSession(const DeleteSessionRequest& request,
+                                                            absl::Time deadline) override {
+    return Call<std::vector<DeletedSession>>(&v1::BatchNormService::Stub::DeleteSession, ToMessage(request), deadline,
+                                             request.name);
   }
 
   absl::StatusOr<std::vector<Snapshot>> SnapshotState(const SnapshotStateRequest& request,

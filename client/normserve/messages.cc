@@ -261,6 +261,11 @@ v1::ForwardRequest ToMessage(const ForwardRequest& request) {
   message.set_mode(ToMessage(request.mode));
   if (std::holds_alternative<UseBatch>(request.normalize_with)) message.mutable_batch();
   if (std::holds_alternative<UseRunning>(request.normalize_with)) message.mutable_running();
+  if (const auto* snapshot = std::get_if<UseSnapshot>(&request.normalize_with)) message.set_snapshot(snapshot->name);
+  if (const auto* blend = std::get_if<UseBlend>(&request.normalize_with)) {
+    message.mutable_blend()->set_snapshot(blend->snapshot);
+    if (blend->batch_weight.has_value()) message.mutable_blend()->set_batch_weight(*blend->batch_weight);
+  }
   if (const auto* given = std::get_if<Moments>(&request.normalize_with)) {
     message.mutable_given()->set_count(given->count);
     CopyTo(given->mean, message.mutable_given()->mutable_mean());
@@ -381,6 +386,14 @@ ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message) {
   ListSnapshotsReply reply{.next_page_token = message.next_page_token()};
   for (const v1::Snapshot& snapshot : message.snapshots()) reply.snapshots.push_back(FromMessage(snapshot));
   return reply;
+}
+
+std::vector<DeletedSession> FromMessage(const v1::DeleteSessionReply& message) {
+  std::vector<DeletedSession> deleted;
+  for (const v1::DeletedSession& session : message.sessions()) {
+    deleted.push_back({.name = session.name(), .uid = session.uid(), .generation = session.generation()});
+  }
+  return deleted;
 }
 
 absl::StatusOr<std::vector<Diagnosis>> FromMessage(const v1::DiagnoseReply& message) {

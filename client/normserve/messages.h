@@ -52,6 +52,7 @@ absl::StatusOr<std::vector<SessionStats>> FromMessage(const v1::GetStatsReply& m
 absl::StatusOr<std::vector<Diagnosis>> FromMessage(const v1::DiagnoseReply& message);
 ListSessionsReply FromMessage(const v1::ListSessionsReply& message);
 ListSnapshotsReply FromMessage(const v1::ListSnapshotsReply& message);
+std::vector<DeletedSession> FromMessage(const v1::DeleteSessionReply& message);
 ServerInfo FromMessage(const v1::ServerInfo& message);
 // Everything but the output.
 BackwardResult FromMessage(const v1::BackwardReply& message);

@@ -17,7 +17,8 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<Session>, CloneSession, (const CloneSessionRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Session>>, SetMode, (const SetModeRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<Session>, SetParameters, (const SetParametersRequest&, absl::Time), (override));
-  MOCK_METHOD(absl::Status, DeleteSession, (const DeleteSessionRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<DeletedSession>>, DeleteSession, (const DeleteSessionRequest&, absl::Time),
+              (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Snapshot>>, SnapshotState, (const SnapshotStateRequest&, absl::Time),
               (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Session>>, RestoreState, (const RestoreStateRequest&, absl::Time), (override));

@@ -52,4 +52,19 @@ absl::Status Model::DeleteSnapshot(const std::string& snapshot, const CallOption
   return caller_->DeleteSnapshot({.name = prefix_, .snapshot = snapshot}, options);
 }
 
+absl::StatusOr<std::vector<client::Snapshot>> Model::Snapshots(const CallOptions& options) const {
+  return caller_->ListAllSnapshots(prefix_, options);
+}
+
+absl::StatusOr<std::vector<Session>> Model::Sessions(const CallOptions& options) const {
+  auto sessions = caller_->ListAllSessions({.prefix = prefix_}, options);
+  // A listing of a prefix has the session of that very name too, which is no layer of the model.
+  if (sessions.ok()) std::erase_if(*sessions, [this](const Session& session) { return session.name + "/" == prefix_; });
+  return sessions;
+}
+
+absl::StatusOr<std::vector<DeletedSession>> Model::Delete(const CallOptions& options) const {
+  return caller_->DeleteSession({.name = prefix_}, options);
+}
+
 }  // namespace normserve::client

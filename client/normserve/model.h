@@ -49,6 +49,15 @@ class Model {
   absl::StatusOr<std::vector<Session>> Restore(const std::string& snapshot, const CallOptions& options = {}) const;
   absl::Status DeleteSnapshot(const std::string& snapshot, const CallOptions& options = {}) const;
 
+  // All snapshots, session by session, in the order of their names, read page by page within one deadline.
+  absl::StatusOr<std::vector<client::Snapshot>> Snapshots(const CallOptions& options = {}) const;
+
+  // All sessions below the prefix, in the order of their names, read page by page; none is no error.
+  absl::StatusOr<std::vector<Session>> Sessions(const CallOptions& options = {}) const;
+
+  // Forgets all sessions and their snapshots.
+  absl::StatusOr<std::vector<DeletedSession>> Delete(const CallOptions& options = {}) const;
+
  private:
   friend class Client;
   Model(std::shared_ptr<const Caller> caller, std::string prefix);

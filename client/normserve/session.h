@@ -92,4 +92,11 @@ struct Snapshot {
   int64_t num_batches_tracked = 0;  // training batches folded into its statistics
 };
 
+// A session that is gone.
+struct DeletedSession {
+  std::string name;
+  std::string uid;
+  int64_t generation = 0;  // its last
+};
+
 }  // namespace normserve::client

@@ -70,10 +70,10 @@ Moments Average(absl::Span<const Moments* const> batches) {
 // One diagnosis at work.
 class Examination {
  public:
-  Examination(const DiagnosedLayer& layer, const Moments& batch, absl::Span<const Moments> history)
+  Examination(const DiagnosedLayer& layer, const Moments& batch, absl::Span<const Moments* const> history)
       : layer_(layer), statistics_(layer.statistics), batch_(batch) {
-    for (const Moments& earlier : history) {
-      if (Sound(earlier)) earlier_.push_back(&earlier);
+    for (const Moments* earlier : history) {
+      if (Sound(*earlier)) earlier_.push_back(earlier);
     }
   }
 
@@ -115,11 +115,14 @@ Verdict Examination::Judge() {
   }
   if (statistics_.running_mean.empty()) return Verdict::kNotTracked;
   still_initial_ = StillInitial(statistics_, layer_.num_features);
-  const bool was_set = statistics_.num_batches_tracked <= 0 && !still_initial_;
+  const auto& since_set = layer_.batches_since_set;
+  const bool was_set = !still_initial_ && (since_set.has_value() || statistics_.num_batches_tracked <= 0);
   found_.initial_share = still_initial_ ? 1
                          : was_set      ? 0
                                         : InitialShare(layer_.average, statistics_.num_batches_tracked);
-  found_.effective_batches = EffectiveBatches(layer_.average, statistics_.num_batches_tracked);
+  found_.effective_batches = since_set.has_value()
+                                 ? EffectiveBatchesSinceSet(layer_.average, *since_set, statistics_.num_batches_tracked)
+                                 : EffectiveBatches(layer_.average, statistics_.num_batches_tracked);
   if (batch_.count == 0) return still_initial_ ? Verdict::kNeverUpdated : Verdict::kNoEvidence;
   if (batch_.count == 1) return Verdict::kBatchTooSmall;
 
@@ -237,12 +240,19 @@ absl::string_view CauseName(Cause cause) { return kCauses[static_cast<size_t>(ca
 double LayerDiagnosis::RelativeGap() const { return gap.has_value() && gap->unit > 0 ? gap->rms / gap->unit : 0; }
 
 absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,
-                                             absl::Span<const Moments> history) {
+                                             absl::Span<const Moments* const> history) {
   if (absl::Status status = CheckLayer(layer.statistics, batch, layer.num_features); !status.ok()) return status;
-  for (const Moments& earlier : history) {
-    if (absl::Status status = CheckLayer({}, earlier, layer.num_features); !status.ok()) return status;
+  for (const Moments* earlier : history) {
+    if (absl::Status status = CheckLayer({}, *earlier, layer.num_features); !status.ok()) return status;
   }
   return Examination(layer, batch, history).Run();
+}
+
+absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,
+                                             absl::Span<const Moments> history) {
+  std::vector<const Moments*> earlier;
+  for (const Moments& moments : history) earlier.push_back(&moments);
+  return DiagnoseLayer(layer, batch, earlier);
 }
 
 std::vector<size_t> RankWorstFirst(absl::Span<const LayerDiagnosis> layers) {

@@ -49,6 +49,10 @@ struct DiagnosedLayer {
   LayerStatistics statistics;
   RunningAverage average;
   bool running_variance_biased = false;
+  // Where the running statistics were set to others rather than averaged from the initial ones: the batches folded in
+  // since then, of all that num_batches_tracked counts. Nothing of the initial ones is in them, and what they were set
+  // to counts as exact.
+  std::optional<int64_t> batches_since_set;
   // Samples N in a batch [N, C, *] whose values hang together within a sample, as pixels do: then there may be as few
   // independent values as samples. 0: take all values for independent.
   int64_t samples_per_batch = 0;
@@ -98,6 +102,8 @@ struct LayerDiagnosis {
 // to batch.count / samples_per_batch times the closed form's mean square, or 16 times where samples are not known.
 //
 // Errors: INVALID_ARGUMENT as CheckLayer.
+absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,
+                                             absl::Span<const Moments* const> history);
 absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,
                                              absl::Span<const Moments> history = {});
 

@@ -64,7 +64,12 @@ std::string GapText(const DiagnosedLayer& layer, const Moments& batch, const Lay
 // What the running statistics are an average of.
 std::string AverageText(const DiagnosedLayer& layer, const LayerDiagnosis& diagnosis) {
   const int64_t updates = layer.statistics.num_batches_tracked;
-  if (updates == 0) return "set, not averaged";
+  if (updates == 0 || layer.batches_since_set == 0) return "set, not averaged";
+  if (layer.batches_since_set.has_value()) {
+    const std::string since = absl::StrCat("set to others before the newest ", Batches(*layer.batches_since_set));
+    if (layer.average.kind == AverageKind::kCumulative) return absl::StrCat(since, ", averaged with all before");
+    return absl::StrFormat("%s, momentum %g", since, layer.average.momentum);
+  }
   if (layer.average.kind == AverageKind::kCumulative) return absl::StrCat("the average of ", Batches(updates));
   return absl::StrFormat("momentum %g after %s, which averages as much as %.3g of equal weight", layer.average.momentum,
                          Batches(updates), diagnosis.effective_batches);
@@ -155,10 +160,9 @@ Words CauseWords(const DiagnosedLayer& layer, int64_t num_earlier, const LayerDi
       break;
   }
   return {absl::StrFormat("The running statistics describe other data than this batch (%s): either they lag behind, or "
-                          "the batch comes from elsewhere. One state cannot tell which. ",
+                          "the batch comes from elsewhere. What was seen before cannot tell which. ",
                           AverageText(layer, diagnosis)),
-          "Send the moments of some earlier batches too, to tell lag from shift; calibrate on the data that evaluation "
-          "will see."};
+          "Fold in a few batches more, which tell lag from shift; calibrate on the data that evaluation will see."};
 }
 
 Words NonFiniteWords(const LayerDiagnosis& diagnosis) {

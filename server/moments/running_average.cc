@@ -28,4 +28,17 @@ double EffectiveBatches(const RunningAverage& average, int64_t num_batches) {
   return (2 - m) / m * gone / (1 + left);
 }
 
+double EffectiveBatchesSinceSet(const RunningAverage& average, int64_t since, int64_t num_batches) {
+  if (since <= 0 || num_batches <= 0) return std::numeric_limits<double>::infinity();
+  const auto count = static_cast<double>(since), all = static_cast<double>(num_batches);
+  if (average.kind == AverageKind::kCumulative) return all * all / count;
+  const double m = average.momentum;
+  if (!Converges(m)) return 1;
+  if (m == 0) return std::numeric_limits<double>::infinity();  // what was set is there still
+  // 1 - q^x without the cancellation of small m.
+  const auto gone = [m](double x) { return m < 1 ? -std::expm1(x * std::log1p(-m)) : 1 - std::pow(1 - m, x); };
+  const double debiased = average.kind == AverageKind::kZeroDebiased ? gone(all) * gone(all) : 1;
+  return (2 - m) / m / gone(2 * count) * debiased;
+}
+
 }  // namespace normserve

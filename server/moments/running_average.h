@@ -27,4 +27,11 @@ double InitialShare(const RunningAverage& average, int64_t num_batches);
 // Infinite where k is 0: statistics that were set, not averaged. 1 for a momentum outside 0 to 2.
 double EffectiveBatches(const RunningAverage& average, int64_t num_batches);
 
+// The same where the average was set, to statistics without noise of their own, before the newest `since` of
+// `num_batches`: 1 / sum of the squared weights of these, k = num_batches:
+//   k^2 / since                                     cumulative
+//   (2 - m) / m / (1 - q^(2 since)) * z,  q = 1 - m  else; z = (1 - q^k)^2 where zero-debiased, 1 where exponential
+// Infinite where `since` is 0.
+double EffectiveBatchesSinceSet(const RunningAverage& average, int64_t since, int64_t num_batches);
+
 }  // namespace normserve

@@ -91,13 +91,17 @@ Reactor* BatchNormServiceImpl::DeleteSession(Context* context, const grpc::ByteB
   return AnswerChange<v1::DeleteSessionRequest, v1::DeleteSessionReply>(
       context, "DeleteSession", *gate_, *request_bytes, *reply_bytes,
       [this](const auto& request, auto& reply, MessageDone done) {
-        registry_.Delete(request.name(), ReadGuard(request),
-                         WriteAndEnd(std::move(done), [&request, &reply](const Deletion& deletion) {
-                           v1::DeletedSession* deleted = reply.add_sessions();
-                           deleted->set_name(request.name());
-                           deleted->set_uid(deletion.uid);
-                           deleted->set_generation(deletion.generation);
-                         }));
+        auto answered = WriteEachAndEnd(std::move(done), [&request, &reply](const Deletion& deletion) {
+          v1::DeletedSession* deleted = reply.add_sessions();
+          deleted->set_name(deletion.name.empty() ? request.name() : deletion.name);
+          deleted->set_uid(deletion.uid);
+          deleted->set_generation(deletion.generation);
+        });
+        if (absl::EndsWith(request.name(), "/")) {
+          registry_.DeleteModel(request.name(), ReadGuard(request), std::move(answered));
+        } else {
+          registry_.Delete(request.name(), ReadGuard(request), std::move(answered));
+        }
       });
 }
 
@@ -182,9 +186,9 @@ Reactor* BatchNormServiceImpl::ListSnapshots(Context* context, const grpc::ByteB
   v1::ListSnapshotsReply reply;
   return AnswerMessage(context, "ListSnapshots", *gate_, *request_bytes, request, reply, *reply_bytes,
                        [&]() -> absl::Status {
-                         const auto session = registry_.Find(request.name());
-                         if (!session.ok()) return session.status();
-                         return WriteSnapshots(**session, request, reply);
+                         const auto sessions = registry_.FindAll(request.name());
+                         if (!sessions.ok()) return sessions.status();
+                         return WriteSnapshots(*sessions, registry_.ObserveAll(*sessions), request, reply);
                        });
 }
 

@@ -54,6 +54,15 @@ void ReadNormalizeWith(const v1::ForwardRequest& header, ForwardRequest& request
       request.given.mean.assign(header.given().mean().begin(), header.given().mean().end());
       request.given.m2.assign(header.given().m2().begin(), header.given().m2().end());
       break;
+    case v1::ForwardRequest::kSnapshot:
+      request.normalize_with = NormalizedWith::kSnapshot;
+      request.snapshot = header.snapshot();
+      break;
+    case v1::ForwardRequest::kBlend:
+      request.normalize_with = NormalizedWith::kBlend;
+      request.snapshot = header.blend().snapshot();
+      if (header.blend().has_batch_weight()) request.batch_weight = header.blend().batch_weight();
+      break;
     case v1::ForwardRequest::NORMALIZE_WITH_NOT_SET:
       break;
   }
@@ -67,6 +76,10 @@ v1::NormalizedWith WriteNormalizedWith(NormalizedWith normalized_with) {
       return v1::NORMALIZED_WITH_RUNNING;
     case NormalizedWith::kGiven:
       return v1::NORMALIZED_WITH_GIVEN;
+    case NormalizedWith::kSnapshot:
+      return v1::NORMALIZED_WITH_SNAPSHOT;
+    case NormalizedWith::kBlend:
+      return v1::NORMALIZED_WITH_BLEND;
   }
   return v1::NORMALIZED_WITH_UNSPECIFIED;
 }

@@ -1,8 +1,10 @@
 #include "server/rpc/session_messages.h"
 
-#include <iterator>
+#include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "server/rpc/config_message.h"
 #include "server/rpc/stats_messages.h"
 #include "server/session/field_error.h"
@@ -101,26 +103,42 @@ void WriteSnapshot(const SnapshotDescription& description, v1::Snapshot& message
   message.set_num_batches_tracked(description.num_batches_tracked);
 }
 
-absl::Status WriteSnapshots(const Session& session, const v1::ListSnapshotsRequest& request,
+absl::Status WriteSnapshots(const std::vector<std::shared_ptr<Session>>& sessions,
+                            const std::vector<SessionContent>& contents, const v1::ListSnapshotsRequest& request,
                             v1::ListSnapshotsReply& reply) {
   if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
     return FieldError("page_size", absl::StrCat("page_size is ", request.page_size(), ": send 0 up to ", kMaxPageSize));
   }
   const int page_size = request.page_size() == 0 ? kDefaultPageSize : request.page_size();
-  const auto snapshots = session.Observe().snapshots;
-  auto at = snapshots->begin();
+  // A page of a model ends at a session's snapshot, one of a session at a snapshot. No name has a blank in it.
+  const bool is_model = absl::EndsWith(request.name(), "/");
+  std::pair<std::string, std::string> last;
   if (!request.page_token().empty()) {
-    const auto last_name = ReadPageToken(Listing::kSnapshots, session.name(), request.page_token());
+    const auto last_name = ReadPageToken(Listing::kSnapshots, request.name(), request.page_token());
     if (!last_name.ok()) return last_name.status();
-    at = snapshots->upper_bound(*last_name);
+    if (is_model) {
+      last = absl::StrSplit(*last_name, absl::MaxSplits(' ', 1));
+    } else {
+      last = {request.name(), *last_name};
+    }
   }
-  for (; at != snapshots->end() && reply.snapshots_size() < page_size; ++at) {
-    // A name that is not legal comes of damage: nobody can ask for it.
-    if (!CheckSnapshotName("snapshot", at->first).ok()) continue;
-    WriteSnapshot(session.Describe(at->first, at->second), *reply.add_snapshots());
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    const Session& session = *sessions[i];
+    if (session.name() < last.first) continue;
+    const Snapshots& snapshots = *contents[i].snapshots;
+    auto at = session.name() == last.first ? snapshots.upper_bound(last.second) : snapshots.begin();
+    for (; at != snapshots.end(); ++at) {
+      // A name that is not legal comes of damage: nobody can ask for it.
+      if (!CheckSnapshotName("snapshot", at->first).ok()) continue;
+      if (reply.snapshots_size() == page_size) {
+        const v1::Snapshot& end = reply.snapshots(page_size - 1);
+        const std::string last_name = is_model ? absl::StrCat(end.name(), " ", end.snapshot()) : end.snapshot();
+        reply.set_next_page_token(MakePageToken(Listing::kSnapshots, request.name(), last_name));
+        return absl::OkStatus();
+      }
+      WriteSnapshot(session.Describe(at->first, at->second), *reply.add_snapshots());
+    }
   }
-  if (at != snapshots->end())
-    reply.set_next_page_token(MakePageToken(Listing::kSnapshots, session.name(), std::prev(at)->first));
   return absl::OkStatus();
 }
 

@@ -24,8 +24,9 @@ void WriteDescription(const SessionDescription& description, v1::Session& messag
 
 void WriteSnapshot(const SnapshotDescription& description, v1::Snapshot& message);
 
-// A page. INVALID_ARGUMENT: page_size or page_token.
-absl::Status WriteSnapshots(const Session& session, const v1::ListSnapshotsRequest& request,
+// A page of those of `sessions`, which are what `request.name` speaks of. INVALID_ARGUMENT: page_size or page_token.
+absl::Status WriteSnapshots(const std::vector<std::shared_ptr<Session>>& sessions,
+                            const std::vector<SessionContent>& contents, const v1::ListSnapshotsRequest& request,
                             v1::ListSnapshotsReply& reply);
 
 // Description, and with `with_vectors` parameters and statistics, all of one state.

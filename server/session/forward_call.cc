@@ -8,6 +8,7 @@
 #include "server/session/batch_moments.h"
 #include "server/session/field_error.h"
 #include "server/session/session_errors.h"
+#include "server/session/session_name.h"
 
 namespace normserve {
 namespace {
@@ -17,6 +18,36 @@ absl::Status CheckGiven(const Moments& given, int64_t num_features) {
     return FieldError("given.count", absl::StrCat("given.count is ", given.count, ": send 1 or more"));
   if (absl::Status status = CheckVector<double>("given.mean", given.mean, num_features); !status.ok()) return status;
   return CheckNonNegative("given.m2", given.m2, num_features);
+}
+
+// A snapshot by name, and how much of it is used.
+absl::Status CheckNamed(const ForwardRequest& request) {
+  const bool is_blend = request.normalize_with == NormalizedWith::kBlend;
+  absl::Status status = CheckSnapshotName(is_blend ? "blend.snapshot" : "snapshot", request.snapshot);
+  if (!status.ok() || !is_blend) return status;
+  if (!(request.batch_weight >= 0 && request.batch_weight <= 1)) {  // NaN too
+    return FieldError("blend.batch_weight", absl::StrCat("blend.batch_weight is ", request.batch_weight,
+                                                         ": send 0, the snapshot alone, to 1, the batch alone"));
+  }
+  for (const auto& [field, is_set] : {std::pair{"return_saved_forward", request.return_saved_forward},
+                                      std::pair{"return_normalization", request.return_normalization}}) {
+    if (!is_set) continue;
+    return FieldError(field, absl::StrCat(field,
+                                          " is set, and there is no gradient through a blend: leave it out, or "
+                                          "normalise with the batch or a snapshot"));
+  }
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const NormalizationStatistics> BlendOf(const NormalizationStatistics& snapshot, const Moments& batch,
+                                                       double batch_weight) {
+  auto blend = std::make_shared<NormalizationStatistics>(snapshot);
+  if (batch_weight == 0) return blend;  // whatever the batch is
+  for (size_t c = 0; c < blend->mean.size(); ++c) {
+    blend->mean[c] = (1 - batch_weight) * snapshot.mean[c] + batch_weight * batch.mean[c];
+    blend->variance[c] = (1 - batch_weight) * snapshot.variance[c] + batch_weight * batch.BiasedVariance(c);
+  }
+  return blend;
 }
 
 // An empty batch, which no engine sees. It counts for what a saved forward takes besides its input.
@@ -38,6 +69,10 @@ void ForwardCall::Start(SessionRegistry& registry, Engine& engine, ForwardReques
   absl::Status status = CheckChannels("input", request.input, request.name, *shape, num_features);
   if (status.ok() && request.normalize_with == NormalizedWith::kGiven) {
     status = CheckGiven(request.given, num_features);
+  }
+  if (status.ok() &&
+      (request.normalize_with == NormalizedWith::kSnapshot || request.normalize_with == NormalizedWith::kBlend)) {
+    status = CheckNamed(request);
   }
   if (!status.ok()) return std::move(replied)(status);
   std::shared_ptr<ForwardCall> call(new ForwardCall(engine, *std::move(session), *shape, std::move(request),
@@ -62,33 +97,34 @@ void ForwardCall::Run() {
     if (!answer.ok()) return Fail(answer.status());
     if (answer->has_value()) return RunAgain(**answer);
   }
-  RunFirst(std::move(admission.snapshot));
+  RunFirst(std::move(admission));
 }
 
-void ForwardCall::RunFirst(std::shared_ptr<const SessionState> snapshot) {
-  if (absl::Status status = Resolve(std::move(snapshot)); !status.ok()) return Fail(std::move(status));
+void ForwardCall::RunFirst(Session::Admission admission) {
+  if (absl::Status status = Resolve(std::move(admission)); !status.ok()) return Fail(std::move(status));
   const ForwardAnswer unchanged{.generation = snapshot_->generation,
                                 .snapshot_generation = snapshot_->generation,
                                 .num_batches_tracked = snapshot_->num_batches_tracked,
                                 .normalized_with = normalized_with_};
-  std::shared_ptr<const NormalizationStatistics> given;
-  if (normalized_with_ == NormalizedWith::kRunning) given = snapshot_->running;
-  if (normalized_with_ == NormalizedWith::kGiven) given = GivenStatistics();
+  std::shared_ptr<const NormalizationStatistics> running;
+  if (normalized_with_ == NormalizedWith::kRunning) running = snapshot_->running;
+  if (named_ != nullptr) running = named_->running;
   if (shape_.batch_size == 0) {
     used_parameters_ = snapshot_->parameters;
-    used_given_ = std::move(given);
+    used_given_ = normalized_with_ == NormalizedWith::kGiven ? GivenStatistics() : std::move(running);
     return ReplyWith(unchanged, EmptyResult());
   }
   if (update_ == Update::kNone) {
-    return Submit(
-        snapshot_->parameters, std::move(given), request_.return_batch_moments,
+    return Normalize(
+        snapshot_->parameters, normalized_with_, std::move(running), request_.return_batch_moments,
         [unchanged](ForwardCall& call, ForwardResult result) { call.ReplyWith(unchanged, std::move(result)); });
   }
   unchanged_ = unchanged;
-  Submit(snapshot_->parameters, std::move(given), /*want_moments=*/true, [](ForwardCall& call, ForwardResult result) {
-    call.result_ = std::move(result);
-    call.OnePartDone();
-  });
+  Normalize(snapshot_->parameters, normalized_with_, std::move(running), /*want_moments=*/true,
+            [](ForwardCall& call, ForwardResult result) {
+              call.result_ = std::move(result);
+              call.OnePartDone();
+            });
   // While the device works.
   if (!request_.guard.request_id.empty()) fingerprint_ = FingerprintOf(request_);
   OnePartDone();
@@ -99,14 +135,20 @@ void ForwardCall::RunAgain(const ForwardAnswer& answer) {
     return Fail(AnswerDropped(session_->name(), request_.guard.request_id, answer.generation));
   }
   snapshot_ = session_->Snapshot();  // for epsilon, which is constant
-  std::shared_ptr<const NormalizationStatistics> given = answer.running;
-  if (answer.normalized_with == NormalizedWith::kGiven) given = GivenStatistics();
-  Submit(answer.parameters, std::move(given), request_.return_batch_moments,
-         [answer](ForwardCall& call, ForwardResult result) { call.ReplyWith(answer, std::move(result)); });
+  Normalize(answer.parameters, answer.normalized_with, answer.running, request_.return_batch_moments,
+            [answer](ForwardCall& call, ForwardResult result) { call.ReplyWith(answer, std::move(result)); });
 }
 
-absl::Status ForwardCall::Resolve(std::shared_ptr<const SessionState> snapshot) {
-  snapshot_ = std::move(snapshot);
+absl::Status ForwardCall::FindNamed(const Snapshots& snapshots) {
+  const auto found = snapshots.find(request_.snapshot);
+  if (found == snapshots.end()) return SnapshotNotFound(session_->name(), request_.snapshot);
+  if (!found->second.lost.ok()) return found->second.lost;
+  named_ = found->second.state;
+  return absl::OkStatus();
+}
+
+absl::Status ForwardCall::Resolve(Session::Admission admission) {
+  snapshot_ = std::move(admission.snapshot);
   const Mode mode = request_.mode.value_or(snapshot_->mode);
   const bool tracked = snapshot_->config.track_running_stats;
   normalized_with_ = request_.normalize_with.value_or(mode == Mode::kTrain || !tracked ? NormalizedWith::kBatch
@@ -117,6 +159,11 @@ absl::Status ForwardCall::Resolve(std::shared_ptr<const SessionState> snapshot) 
   update_ = request_.update.value_or(by_mode);
   if (!tracked && normalized_with_ == NormalizedWith::kRunning) return NotTracked("running", session_->name());
   if (!tracked && update_ == Update::kRunning) return NotTracked("update", session_->name());
+  if (normalized_with_ == NormalizedWith::kSnapshot || normalized_with_ == NormalizedWith::kBlend) {
+    if (!tracked)
+      return NotTracked(normalized_with_ == NormalizedWith::kBlend ? "blend" : "snapshot", session_->name());
+    if (absl::Status status = FindNamed(*admission.named); !status.ok()) return status;
+  }
   if (absl::Status status = CheckExpectations(request_.guard, session_->name(), session_->uid(), snapshot_->generation);
       !status.ok()) {
     return status;
@@ -125,7 +172,8 @@ absl::Status ForwardCall::Resolve(std::shared_ptr<const SessionState> snapshot) 
 }
 
 absl::Status ForwardCall::CheckCount() const {
-  const bool uses_batch = update_ == Update::kRunning || normalized_with_ == NormalizedWith::kBatch;
+  const bool uses_batch = update_ == Update::kRunning || normalized_with_ == NormalizedWith::kBatch ||
+                          normalized_with_ == NormalizedWith::kBlend;
   if (!uses_batch || shape_.ValuesPerChannel() > 1) return absl::OkStatus();
   return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kBatchTooSmall,
                    absl::StrCat("input.shape: Expected more than 1 value per channel when training, got input size "
@@ -140,6 +188,24 @@ std::shared_ptr<const NormalizationStatistics> ForwardCall::GivenStatistics() co
   statistics->mean = given.mean;
   for (size_t c = 0; c < given.m2.size(); ++c) statistics->variance.push_back(given.BiasedVariance(c));
   return statistics;
+}
+
+void ForwardCall::Normalize(const std::shared_ptr<const AffineParameters>& parameters, NormalizedWith with,
+                            std::shared_ptr<const NormalizationStatistics> running, bool want_moments,
+                            absl::AnyInvocable<void(ForwardCall&, ForwardResult) &&> next) {
+  if (with == NormalizedWith::kGiven) running = GivenStatistics();
+  if (with != NormalizedWith::kBlend) return Submit(parameters, std::move(running), want_moments, std::move(next));
+  auto blend = [parameters, running, next = std::move(next)](ForwardCall& call, ForwardResult first) mutable {
+    auto between = BlendOf(*running, *first.moments, call.request_.batch_weight);
+    first.output = {};  // only its moments are needed
+    call.Submit(
+        parameters, std::move(between), /*want_moments=*/false,
+        [moments = std::move(first.moments), next = std::move(next)](ForwardCall& self, ForwardResult second) mutable {
+          second.moments = std::move(moments);
+          std::move(next)(self, std::move(second));
+        });
+  };
+  Submit(parameters, std::move(running), /*want_moments=*/true, std::move(blend));
 }
 
 void ForwardCall::Submit(const std::shared_ptr<const AffineParameters>& parameters,
@@ -177,7 +243,8 @@ void ForwardCall::Commit() {
                     .moments = moments,
                     .normalized_with = normalized_with_,
                     .update = update_,
-                    .num_samples = request_.input.dimensions[0]},
+                    .num_samples = request_.input.dimensions[0],
+                    .named = named_},
       [self = shared_from_this()](absl::StatusOr<ForwardAnswer> answer) { self->Committed(std::move(answer)); });
 }
 
@@ -186,6 +253,7 @@ void ForwardCall::Committed(absl::StatusOr<ForwardAnswer> answer) {
   // A copy of this request may have been first, and computed with another state.
   const bool same_inputs = answer->parameters == snapshot_->parameters &&
                            (normalized_with_ != NormalizedWith::kRunning || answer->running == snapshot_->running) &&
+                           (named_ == nullptr || answer->running == named_->running) &&
                            answer->normalized_with == normalized_with_;
   if (!same_inputs) return RunAgain(*answer);
   ReplyWith(*answer, *std::move(result_));

@@ -38,13 +38,19 @@ class ForwardCall : public std::enable_shared_from_this<ForwardCall> {
 
   // Repeats a remembered request or starts a new one.
   void Run();
-  void RunFirst(std::shared_ptr<const SessionState> snapshot);
+  void RunFirst(Session::Admission admission);
   void RunAgain(const ForwardAnswer& answer);
 
   // What the call does with `snapshot`: the mode, as far as the request does not say otherwise.
-  absl::Status Resolve(std::shared_ptr<const SessionState> snapshot);
+  absl::Status Resolve(Session::Admission admission);
+  absl::Status FindNamed(const Snapshots& snapshots);
   absl::Status CheckCount() const;
   std::shared_ptr<const NormalizationStatistics> GivenStatistics() const;
+  // What the request wants of the engine, `running` being those it normalises with, if any. A blend takes two jobs: the
+  // first has the batch's moments, the second normalises.
+  void Normalize(const std::shared_ptr<const AffineParameters>& parameters, NormalizedWith with,
+                 std::shared_ptr<const NormalizationStatistics> running, bool want_moments,
+                 absl::AnyInvocable<void(ForwardCall&, ForwardResult) &&> next);
   void Submit(const std::shared_ptr<const AffineParameters>& parameters,
               std::shared_ptr<const NormalizationStatistics> given, bool want_moments,
               absl::AnyInvocable<void(ForwardCall&, ForwardResult) &&> next);
@@ -70,6 +76,7 @@ class ForwardCall : public std::enable_shared_from_this<ForwardCall> {
 
   // Set by Resolve.
   std::shared_ptr<const SessionState> snapshot_;
+  std::shared_ptr<const SessionState> named_;  // what the request calls a snapshot; null: nothing
   NormalizedWith normalized_with_ = NormalizedWith::kBatch;
   Update update_ = Update::kNone;
   // Of the newest Submit.

@@ -12,6 +12,9 @@ Fingerprint FingerprintOf(const ForwardRequest& request) {
         .Add(absl::Span<const double>(request.given.mean))
         .Add(absl::Span<const double>(request.given.m2));
   }
+  if (request.normalize_with == NormalizedWith::kSnapshot || request.normalize_with == NormalizedWith::kBlend) {
+    fingerprint.Add(absl::string_view(request.snapshot)).Add(request.batch_weight);
+  }
   fingerprint.Add(choice(request.update))
       .Add(static_cast<int64_t>(request.return_batch_moments))
       .Add(static_cast<int64_t>(request.return_saved_forward))

@@ -14,12 +14,17 @@
 
 namespace normserve {
 
+// Of a Blend that does not say.
+inline constexpr double kDefaultBatchWeight = 0.1;
+
 struct ForwardRequest {
   std::string name;
   ChangeGuard guard;
   std::optional<Mode> mode;                      // unset: the session's
   std::optional<NormalizedWith> normalize_with;  // unset: what the mode says
   Moments given;                                 // if normalize_with is kGiven: mean, and m2 / count for variance
+  std::string snapshot;                          // if it is kSnapshot or kBlend: of whose running statistics
+  double batch_weight = kDefaultBatchWeight;     // if it is kBlend: 0, the snapshot's alone, to 1, the batch's
   std::optional<Update> update;                  // unset: what the mode says
   bool return_batch_moments = false;
   bool return_saved_forward = false;

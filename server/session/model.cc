@@ -37,4 +37,20 @@ void Model::DeleteSnapshot(const ChangeGuard& guard, std::string name, Answered<
   Change(guard, fingerprint, SnapshotDeleting(std::move(name)), std::move(answered));
 }
 
+void Model::Delete(const ChangeGuard& guard, Session::Remember remember, Answered<Deletion> answered) const {
+  if (absl::Status status = CheckJointGuard(name_, guard); !status.ok()) return std::move(answered)(status);
+  JournalGroup::Complete complete;
+  if (remember) {
+    complete = [remember = std::move(remember)](const std::vector<Answer>& answers, StoreWrite& write) {
+      Deletions deletions;
+      for (const Answer& answer : answers) deletions.push_back(std::get<Deletion>(answer));
+      write.server_request = remember(std::move(deletions));
+    };
+  }
+  std::vector<std::shared_ptr<SessionJournal>> journals;
+  for (const auto& session : sessions_) journals.push_back(session->journal());
+  JournalGroup::Change(std::move(journals), /*request_id=*/"", Fingerprint{}, SessionDeleting(),
+                       TakeAnswersAs<Deletion>("", std::move(answered)), std::move(complete));
+}
+
 }  // namespace normserve

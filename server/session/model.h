@@ -28,6 +28,8 @@ class Model {
   void TakeSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered) const;
   void RestoreSnapshot(const ChangeGuard& guard, std::string name, Answered<SessionDescription> answered) const;
   void DeleteSnapshot(const ChangeGuard& guard, std::string name, Answered<SnapshotDescription> answered) const;
+  // To remember the request is the registry's part, as with Session::Delete.
+  void Delete(const ChangeGuard& guard, Session::Remember remember, Answered<Deletion> answered) const;
 
  private:
   template <typename Answer>

@@ -168,7 +168,7 @@ absl::Status ModelImport::TakeNames(bool* is_outdated) {
     *is_outdated = parts_[i].session == nullptr ? is_there : !is_there || found->second.session != parts_[i].session;
     if (parts_[i].session != nullptr) continue;
     ++num_opened;
-    state_bytes += StateSizeBytes(parts_[i].first->config.num_features);
+    state_bytes += SessionSizeBytes(parts_[i].first->config.num_features);
   }
   if (*is_outdated) return absl::OkStatus();
   const auto num_open = static_cast<int64_t>(registry_.sessions_.size());
@@ -244,6 +244,7 @@ absl::StatusOr<SessionChange> ModelImport::Replace(const SessionJournal& journal
     state.parameters = first.parameters;
     state.running = std::make_shared<const NormalizationStatistics>(*std::move(statistics));
     state.num_batches_tracked = draft.num_batches_tracked;
+    state.statistics_set_at = SetElsewhere(*state.running, draft.num_batches_tracked);
     state.mode = draft_.mode;
     if (state.mode == Mode::kShadow) observations.shadow = nullptr;
     state.lineage += 1;
@@ -283,7 +284,7 @@ void ModelImport::Finish(const absl::Status& status) {
         registry_.changes().Note(part.session->name());
         continue;
       }
-      registry_.surroundings_.state_budget->Give(StateSizeBytes(part.first->config.num_features));
+      registry_.surroundings_.state_budget->Give(SessionSizeBytes(part.first->config.num_features));
       registry_.sessions_.erase(entry);
     }
     if (status.ok()) registry_.memory_.Remember(draft_.request_id, fingerprint_, Remembered(answer_));

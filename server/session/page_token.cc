@@ -38,9 +38,8 @@ absl::StatusOr<std::string> ReadPageToken(Listing listing, absl::string_view of,
     std::string last_name = text.substr(kDigestDigits);
     if (text.substr(0, kDigestDigits) == Digest(listing, of, last_name)) return last_name;
   }
-  const auto [listed, came_for] = listing == Listing::kSessions
-                                      ? std::pair("listing with prefix", "prefix")
-                                      : std::pair("listing of the snapshots of session", "session");
+  const auto [listed, came_for] = listing == Listing::kSessions ? std::pair("listing with prefix", "prefix")
+                                                                : std::pair("listing of the snapshots of", "name");
   return FieldError("page_token", absl::StrCat("page_token is \"", absl::CHexEscape(token), "\", which is no ",
                                                "next_page_token of a ", listed, " \"", of,
                                                "\": send the token with the ", came_for, " it came for"));

@@ -8,7 +8,7 @@
 
 namespace normserve {
 
-// Of the sessions below a prefix, or of the snapshots of a session: `of` is its name.
+// Of the sessions below a prefix, or of the snapshots of a session or a model: `of` is its name.
 enum class Listing { kSessions, kSnapshots };
 
 // A token for the page that begins after `last_name`.

@@ -19,9 +19,9 @@ static_assert(std::endian::native == std::endian::little, "records are written a
 
 constexpr char kFirstVersion = 1;
 // The newest of heads, requests and snapshots.
-constexpr char kHeadVersion = 3;
+constexpr char kHeadVersion = 4;
 constexpr char kRequestVersion = 2;
-constexpr char kSnapshotVersion = 2;
+constexpr char kSnapshotVersion = 4;
 constexpr const char* kOfAnotherRow = "it is the record of another row";
 constexpr size_t kChecksumBytes = sizeof(uint64_t);
 
@@ -194,7 +194,8 @@ void WriteState(const SessionState& state, RecordWriter& to) {
       .Int(state.lineage)
       .Time(state.update_time)
       .Int(state.parameters_version)
-      .Int(state.running_version);
+      .Int(state.running_version)
+      .Int(state.statistics_set_at);
 }
 
 SessionState ReadState(RecordReader& from) {
@@ -207,6 +208,7 @@ SessionState ReadState(RecordReader& from) {
   state.update_time = from.Time();
   state.parameters_version = from.Int();
   state.running_version = from.Int();
+  if (from.version() >= 4) state.statistics_set_at = from.Int();
   return state;
 }
 
@@ -250,6 +252,11 @@ void WriteAnswer(const ForwardAnswer& answer, RecordWriter& to) {
 
 void WriteAnswer(const Deletion& deletion, RecordWriter& to) { to.Text(deletion.uid).Int(deletion.generation); }
 
+void WriteAnswer(const Deletions& deletions, RecordWriter& to) {
+  to.Int(static_cast<int64_t>(deletions.size()));
+  for (const Deletion& deletion : deletions) to.Text(deletion.name).Text(deletion.uid).Int(deletion.generation);
+}
+
 void WriteAnswer(const SnapshotDescription& snapshot, RecordWriter& to) {
   to.Text(snapshot.session)
       .Text(snapshot.uid)
@@ -289,9 +296,25 @@ ImportAnswer ReadImportAnswer(RecordReader& from) {
   return answer;
 }
 
+Deletions ReadDeletions(RecordReader& from) {
+  Deletions deletions;
+  const int64_t size = from.Int();
+  for (int64_t i = 0; i < size; ++i) {
+    Deletion deletion;
+    deletion.name = from.Text();
+    deletion.uid = from.Text();
+    deletion.generation = from.Int();
+    if (deletion.name.empty()) break;  // no session's is: the record is damaged
+    deletions.push_back(std::move(deletion));
+  }
+  return deletions;
+}
+
 // What a record calls the kinds of answers.
+constexpr int64_t kDeletionsKind = 6;
 constexpr int64_t kImportKind = 8;
 int64_t KindOf(const Answer& answer) {
+  if (std::holds_alternative<Deletions>(answer)) return kDeletionsKind;
   if (std::holds_alternative<ImportAnswer>(answer)) return kImportKind;
   return static_cast<int64_t>(answer.index());
 }
@@ -303,7 +326,7 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
     answer.generation = from.Int();
     answer.snapshot_generation = from.Int();
     answer.num_batches_tracked = from.Int();
-    answer.normalized_with = from.Choice(NormalizedWith::kGiven);
+    answer.normalized_with = from.Choice(NormalizedWith::kBlend);
     answer.update = from.Choice(Update::kShadow);
     answer.parameters_version = from.Int();
     answer.running_version = from.Int();
@@ -324,6 +347,7 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
     answer.count = from.Int();
     return answer;
   }
+  if (kind == kDeletionsKind) return ReadDeletions(from);
   if (kind != 3) from.Spoil("what it answers is not known");
   SnapshotDescription snapshot;
   snapshot.session = from.Text();
@@ -336,6 +360,44 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
   return snapshot;
 }
 
+void WriteQuantiles(const std::optional<Quantiles>& quantiles, RecordWriter& to) {
+  to.Choice(quantiles.has_value());
+  if (!quantiles.has_value()) return;
+  to.Double(quantiles->min)
+      .Double(quantiles->low)
+      .Double(quantiles->median)
+      .Double(quantiles->high)
+      .Double(quantiles->max);
+}
+
+std::optional<Quantiles> ReadQuantiles(RecordReader& from) {
+  if (!from.Bool()) return std::nullopt;
+  Quantiles quantiles;
+  for (double* value : {&quantiles.min, &quantiles.low, &quantiles.median, &quantiles.high, &quantiles.max}) {
+    *value = from.Double();
+  }
+  return quantiles;
+}
+
+void WriteSummary(const HistorySummary& summary, RecordWriter& to) {
+  WriteQuantiles(summary.running_mean, to);
+  WriteQuantiles(summary.running_variance, to);
+  WriteQuantiles(summary.batch_mean, to);
+  WriteQuantiles(summary.batch_variance, to);
+  to.Choice(summary.relative_gap.has_value());
+  if (summary.relative_gap.has_value()) to.Double(*summary.relative_gap);
+}
+
+HistorySummary ReadSummary(RecordReader& from) {
+  HistorySummary summary;
+  summary.running_mean = ReadQuantiles(from);
+  summary.running_variance = ReadQuantiles(from);
+  summary.batch_mean = ReadQuantiles(from);
+  summary.batch_variance = ReadQuantiles(from);
+  if (from.Bool()) summary.relative_gap = from.Double();
+  return summary;
+}
+
 SessionHead ReadHeadFields(RecordReader& from) {
   SessionHead head{.state = ReadState(from), .create_time = from.Time()};
   if (from.version() < 2) return head;
@@ -344,6 +406,7 @@ SessionHead ReadHeadFields(RecordReader& from) {
   head.num_remembered = from.Int();
   head.shadow_version = from.Int();
   if (from.version() >= 3) head.observed_version = from.Int();
+  if (from.version() >= 4) head.num_updates = from.Int();
   return head;
 }
 
@@ -360,7 +423,8 @@ std::string WriteHead(const SessionHead& head) {
   RecordWriter to(kHeadVersion);
   WriteState(head.state, to);
   to.Time(head.create_time).Text(head.name).Text(head.uid);
-  return to.Int(head.num_remembered).Int(head.shadow_version).Int(head.observed_version).Finish();
+  to.Int(head.num_remembered).Int(head.shadow_version).Int(head.observed_version);
+  return to.Int(head.num_updates).Finish();
 }
 
 absl::StatusOr<SessionHead> ReadHead(const StoredPart& what, const StoredHead& row) {
@@ -465,6 +529,38 @@ absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_
   }
   snapshot.state = std::make_shared<const SessionState>(std::move(state));
   return Finished(std::move(snapshot), from, what);
+}
+
+StoredPoint WritePoint(absl::string_view uid, size_t slot, const HistoryPoint& point) {
+  RecordWriter to;
+  to.Text(uid).Int(static_cast<int64_t>(slot)).Int(point.update).Int(point.generation).Int(point.lineage);
+  to.Int(point.num_batches_tracked).Time(point.time).Int(point.count).Int(point.num_samples);
+  to.Choice(point.batch != nullptr);
+  if (point.batch != nullptr) to.Vector(point.batch->mean).Vector(point.batch->m2);
+  to.Choice(point.summary != nullptr);
+  if (point.summary != nullptr) WriteSummary(*point.summary, to);
+  return {.slot = static_cast<int64_t>(slot), .record = to.Finish()};
+}
+
+absl::StatusOr<HistoryPoint> ReadPoint(const StoredPart& what, absl::string_view uid, const StoredPoint& row) {
+  RecordReader from(row.record);
+  if (from.Text() != uid || from.Int() != row.slot) from.Spoil(kOfAnotherRow);
+  HistoryPoint point;
+  point.update = from.Int();
+  point.generation = from.Int();
+  point.lineage = from.Int();
+  point.num_batches_tracked = from.Int();
+  point.time = from.Time();
+  point.count = from.Int();
+  point.num_samples = from.Int();
+  if (from.Bool()) {
+    Moments batch{.count = point.count};
+    batch.mean = from.Vector<double>();
+    batch.m2 = from.Vector<double>();
+    point.batch = std::make_shared<const Moments>(std::move(batch));
+  }
+  if (from.Bool()) point.summary = std::make_shared<const HistorySummary>(ReadSummary(from));
+  return Finished(std::move(point), from, what);
 }
 
 StoredRequest WriteRequest(const RequestRing& ring, int64_t sequence, const std::string& request_id,

@@ -4,7 +4,7 @@
 // of 8 bytes, IEEE 754 floats and doubles; a text or a vector begins with its length. A new version is read beside the
 // old ones.
 //
-// Version 1 holds what is stored and nothing of its row. Version 2, which heads, requests and snapshots have now, adds
+// Version 1 holds what is stored and nothing of its row. Version 2, of heads, requests and snapshots, adds
 // what ties it to its row and says what else must be there:
 //
 //   head      at its end: name and uid of the session; the number of requests remembered so far; the version of the
@@ -13,10 +13,15 @@
 //   request   at its beginning: uid of the session, empty for the server's; request_id; sequence
 //   snapshot  at its beginning: uid of the session; name
 //
+// Version 4 of heads and snapshots adds, at the end of the state, statistics_set_at, and to the head, at its end, the
+// number of updates that its history counts (no snapshot is of version 3). A point of this history has had its uid and
+// slot since its version 1.
+//
 // What damage does, to a record, to its row, or by taking the row away: of a head or a vector, all of the session is
 // lost; of a request or a kept vector, its next change and every repeat are refused; of a snapshot, that alone is lost;
+// of a point of history, that alone, and nobody is told: it is an observation, and the next ones replace it;
 // and of a request remembered for the server, a repeat of it is not recognised. Nothing tells that a session's row is
-// missing, or one of a kept vector or of the last two: they are not there.
+// missing, or one of a kept vector or of the last three: they are not there.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +33,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/batch_norm.h"
+#include "server/session/history.h"
 #include "server/session/request_memory.h"
 #include "server/session/session_content.h"
 #include "server/session/session_errors.h"
@@ -51,6 +57,7 @@ struct SessionHead {
   int64_t num_remembered = kNotRecorded;  // requests so far: the ring holds the last of them
   int64_t shadow_version = kNotRecorded;  // kNoVersion: there are no shadow moments
   int64_t observed_version = kNoVersion;  // since version 3; kNoVersion: there are none
+  int64_t num_updates = 0;                // since version 4; as History has it
 };
 
 // What Observe was told: the moments of it all, and the newest parts.
@@ -66,6 +73,9 @@ std::string WriteMoments(const Moments& moments);
 std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart>& parts);
 // Of the session of uid `uid`.
 StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot);
+
+// Of the session of uid `uid`.
+StoredPoint WritePoint(absl::string_view uid, size_t slot, const HistoryPoint& point);
 
 // A remembered request. Of a ForwardAnswer's vectors the versions are kept; kNoVersion where it has none.
 struct RememberedRequest {
@@ -91,6 +101,7 @@ absl::StatusOr<NormalizationStatistics> ReadStatistics(const StoredPart& what, a
 absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view record);
 absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::string_view record);
 absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row);
+absl::StatusOr<HistoryPoint> ReadPoint(const StoredPart& what, absl::string_view uid, const StoredPoint& row);
 absl::StatusOr<RememberedRequest> ReadRequest(const StoredPart& what, const RequestRing& ring,
                                               const StoredRequest& row);
 

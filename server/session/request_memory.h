@@ -23,7 +23,7 @@
 namespace normserve {
 
 // What a Forward normalised with.
-enum class NormalizedWith { kBatch, kRunning, kGiven };
+enum class NormalizedWith { kBatch, kRunning, kGiven, kSnapshot, kBlend };
 
 // What a Forward does to the session.
 enum class Update {
@@ -41,7 +41,7 @@ struct ForwardAnswer {
   NormalizedWith normalized_with = NormalizedWith::kBatch;
   Update update = Update::kNone;
   std::shared_ptr<const AffineParameters> parameters;      // null: dropped, the output cannot be given again
-  std::shared_ptr<const NormalizationStatistics> running;  // set if normalized_with is kRunning
+  std::shared_ptr<const NormalizationStatistics> running;  // if kRunning, or the snapshot's: kSnapshot, kBlend
   int64_t parameters_version = 0;                          // of the vectors, as in SessionState
   int64_t running_version = 0;
 };
@@ -50,6 +50,7 @@ struct ForwardAnswer {
 struct Deletion {
   std::string uid;
   int64_t generation = 0;
+  std::string name;  // not remembered of one that was deleted by itself: its request has it
 };
 
 enum class ImportAction { kCreated, kReplaced, kSkipped };
@@ -72,8 +73,11 @@ struct ObservationAnswer {
   int64_t count = 0;  // values a channel, of all that was observed
 };
 
-using Answer =
-    std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, ObservationAnswer, ImportAnswer>;
+// Those of a deleted model, in the order of their names.
+using Deletions = std::vector<Deletion>;
+
+using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, ObservationAnswer,
+                            ImportAnswer, Deletions>;
 
 // The answer as the kind that the method gives, whatever the kind. The fingerprint holds the method, so another kind is
 // a collision: refused all the same.

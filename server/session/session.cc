@@ -23,7 +23,9 @@ Fingerprint SnapshotFingerprint(absl::string_view method, const ChangeGuard& gua
 
 Session::Admission Session::Admit(const std::string& request_id) const {
   auto [content, may_be_remembered] = journal_->Admit(request_id);
-  return Admission{.snapshot = std::move(content.state), .may_be_remembered = may_be_remembered};
+  return Admission{.snapshot = std::move(content.state),
+                   .named = std::move(content.snapshots),
+                   .may_be_remembered = may_be_remembered};
 }
 
 absl::StatusOr<std::optional<ForwardAnswer>> Session::Recall(const std::string& request_id,
@@ -70,6 +72,9 @@ absl::StatusOr<SessionChange> Session::Fold(const ForwardCommit& commit, const S
   if (commit.normalized_with == NormalizedWith::kRunning) {
     answer.running = commit.snapshot->running;
     answer.running_version = commit.snapshot->running_version;
+  } else if (commit.named != nullptr) {
+    answer.running = commit.named->running;
+    answer.running_version = commit.named->running_version;
   }
   SessionChange change{.observations = newest.observations};
   if (commit.update == Update::kShadow) {
@@ -86,6 +91,8 @@ absl::StatusOr<SessionChange> Session::Fold(const ForwardCommit& commit, const S
     next->update_time = absl::Now();
     change.observations->last_batch = std::make_shared<const Moments>(commit.moments);
     change.observations->last_batch_samples = commit.num_samples;
+    change.observations->history =
+        WithBatch(newest.observations.history.get(), *next, change.observations->last_batch, commit.num_samples);
     answer.generation = next->generation;
     answer.num_batches_tracked = next->num_batches_tracked;
     change.state = std::move(next);
@@ -165,16 +172,11 @@ void Session::DeleteSnapshot(const ChangeGuard& guard, std::string name, Answere
 void Session::Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered) {
   Make<Deletion>(
       guard, Fingerprint{},
-      [journal = journal_,
-       remember = std::move(remember)](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
-        const SessionIdentity& identity = journal->identity();
-        if (newest.is_deleted) return SessionNotFound(identity.name);
-        const int64_t size_bytes = StateSizeBytes(newest.state->config.num_features);
-        const Deletion deletion{.uid = identity.uid, .generation = newest.state->generation};
-        return SessionChange{.deletes = true,
-                             .answer = deletion,
-                             .server_request = remember ? std::optional(remember(deletion)) : std::nullopt,
-                             .freed_bytes = size_bytes * static_cast<int64_t>(1 + newest.snapshots->size())};
+      [journal = journal_, remember = std::move(remember),
+       change = SessionDeleting()](const SessionContent& newest) -> absl::StatusOr<SessionChange> {
+        auto deletion = change(*journal, newest);
+        if (deletion.ok() && remember) deletion->server_request = remember(deletion->answer);
+        return deletion;
       },
       std::move(answered));
 }

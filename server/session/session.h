@@ -23,8 +23,9 @@ struct ForwardCommit {
   std::shared_ptr<const SessionState> snapshot;  // the state it was computed with
   Moments moments;                               // of the batch, finite, count >= 2
   NormalizedWith normalized_with = NormalizedWith::kBatch;
-  Update update = Update::kRunning;  // kRunning or kShadow
-  int64_t num_samples = 0;           // N of the batch; 0: not known
+  Update update = Update::kRunning;           // kRunning or kShadow
+  int64_t num_samples = 0;                    // N of the batch; 0: not known
+  std::shared_ptr<const SessionState> named;  // the snapshot's, for kSnapshot and kBlend
 };
 
 // A session's state is an immutable snapshot; only this class makes a new one. A change is made whole or not at all.
@@ -66,6 +67,7 @@ class Session {
   // The newest state, and whether `request_id` may be remembered, as of one moment: if so, ask Recall.
   struct Admission {
     std::shared_ptr<const SessionState> snapshot;
+    std::shared_ptr<const Snapshots> named;  // the snapshots by name, as of then
     bool may_be_remembered = false;
   };
   Admission Admit(const std::string& request_id) const;
@@ -108,7 +110,7 @@ class Session {
   // Marks the session deleted: nothing is folded any more. Errors as SetMode. To remember the request is the registry's
   // part: the guard has no id here, and what `remember` makes of the answer (nothing, if it is empty) is stored with
   // it.
-  using Remember = std::function<StoredRequest(const Deletion&)>;
+  using Remember = std::function<StoredRequest(Answer)>;
   void Delete(const ChangeGuard& guard, Remember remember, Answered<Deletion> answered);
 
  private:

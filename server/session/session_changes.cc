@@ -9,6 +9,12 @@
 #include "server/session/session_errors.h"
 
 namespace normserve {
+namespace {
+
+// Of statistics_set_at: the edit leaves it to who calls it.
+constexpr int64_t kNotSaid = -2;
+
+}  // namespace
 
 SessionDescription Describe(const SessionIdentity& identity, const SessionContent& content) {
   const SessionState& state = *content.state;
@@ -40,9 +46,20 @@ MakeChange StateChange(Edit edit) {
     if (newest.is_deleted) return SessionNotFound(identity.name);
     auto next = std::make_shared<SessionState>(*newest.state);
     SessionChange change{.observations = newest.observations};
+    next->statistics_set_at = kNotSaid;
     if (absl::Status status = edit(journal, newest, *next, *change.observations); !status.ok()) return status;
+    if (next->statistics_set_at == kNotSaid) {
+      next->statistics_set_at = newest.state->statistics_set_at;
+      if (next->running != newest.state->running) {
+        const bool begins_anew = next->num_batches_tracked == 0 && AreInitial(*next->running);
+        next->statistics_set_at = begins_anew ? kNeverSet : next->num_batches_tracked;
+      }
+    }
     next->generation = newest.state->generation + 1;
     next->update_time = absl::Now();
+    if (next->running != newest.state->running) {
+      change.observations->history = WithReplacement(newest.observations.history.get(), *next);
+    }
     SessionContent after = newest;
     after.state = next;
     change.answer = Describe(identity, after);
@@ -92,6 +109,7 @@ MakeChange SnapshotRestoring(std::string name) {
     const SessionState& kept = *found->second.state;
     state.mode = kept.mode;
     state.num_batches_tracked = kept.num_batches_tracked;
+    state.statistics_set_at = kept.statistics_set_at;
     // Copies: the same vectors as another version would be two things to the journal.
     state.parameters = std::make_shared<const AffineParameters>(*kept.parameters);
     if (kept.running != nullptr) state.running = std::make_shared<const NormalizationStatistics>(*kept.running);
@@ -113,6 +131,19 @@ MakeChange SnapshotDeleting(std::string name) {
     const int64_t size_bytes = description.size_bytes;
     return SessionChange{
         .snapshots = std::move(snapshots), .answer = std::move(description), .freed_bytes = size_bytes};
+  };
+}
+
+MakeChange SessionDeleting() {
+  return [](const SessionJournal& journal, const SessionContent& newest) -> absl::StatusOr<SessionChange> {
+    const SessionIdentity& identity = journal.identity();
+    if (newest.is_deleted) return SessionNotFound(identity.name);
+    const int64_t num_features = newest.state->config.num_features;
+    const auto num_snapshots = static_cast<int64_t>(newest.snapshots->size());
+    return SessionChange{
+        .deletes = true,
+        .answer = Deletion{.uid = identity.uid, .generation = newest.state->generation, .name = identity.name},
+        .freed_bytes = SessionSizeBytes(num_features) + num_snapshots * StateSizeBytes(num_features)};
   };
 }
 

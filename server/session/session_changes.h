@@ -16,7 +16,8 @@ constexpr int64_t kMaxSnapshots = 1000;
 using MakeChange =
     std::function<absl::StatusOr<SessionChange>(const SessionJournal& journal, const SessionContent& newest)>;
 
-// One generation on, with what `edit` makes of the newest state and what was observed beside it.
+// One generation on, with what `edit` makes of the newest state and what was observed beside it. Other running
+// statistics were set at the num_batches_tracked that they come with, unless `edit` says where.
 using Edit = std::function<absl::Status(const SessionJournal& journal, const SessionContent& newest,
                                         SessionState& state, Observations& observations)>;
 MakeChange StateChange(Edit edit);
@@ -26,6 +27,7 @@ MakeChange ModeChange(Mode mode);
 MakeChange SnapshotTaking(std::string name);
 MakeChange SnapshotRestoring(std::string name);
 MakeChange SnapshotDeleting(std::string name);
+MakeChange SessionDeleting();
 
 // A session as it is, or was, with `content`; and one of its snapshots.
 SessionDescription Describe(const SessionIdentity& identity, const SessionContent& content);

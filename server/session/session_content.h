@@ -9,6 +9,7 @@
 
 #include "kernels/batch_norm.h"
 #include "server/session/fingerprint.h"
+#include "server/session/history.h"
 #include "server/session/session_state.h"
 
 namespace normserve {
@@ -19,10 +20,12 @@ struct ObservedPart {
   Fingerprint contents;
 };
 
-// Moments that a session keeps beside its state. Null: no batch so far.
+// What a session keeps beside its state: stored with it, not cloned, nor in a snapshot, nor gone back on with one.
+// Null: no batch so far.
 struct Observations {
-  std::shared_ptr<const Moments> last_batch;  // of the newest batch that updated the running statistics; never stored
+  std::shared_ptr<const Moments> last_batch;  // of the newest batch that updated the running statistics
   int64_t last_batch_samples = 0;             // N of that batch
+  std::shared_ptr<const History> history;     // of all that updated them; PointsOf and RecentBatches read it
   std::shared_ptr<const Moments> shadow;      // of all that updated the shadow moments since SHADOW began, merged
   int64_t shadow_version = 0;                 // in a store, as SessionState's
   std::shared_ptr<const Moments> observed;    // of all that Observe was told since its last reset, merged
@@ -38,5 +41,9 @@ struct SessionContent {
   std::shared_ptr<const Snapshots> snapshots;  // never null
   bool is_deleted = false;
 };
+
+// Bytes that a session of `num_features` channels is charged with: its state's and those of what is kept beside it,
+// whether it is there yet or not. The largest int64_t where they would be more.
+int64_t SessionSizeBytes(int64_t num_features);
 
 }  // namespace normserve

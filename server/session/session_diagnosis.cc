@@ -1,5 +1,6 @@
 #include "server/session/session_diagnosis.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -15,11 +16,15 @@ namespace {
 
 DiagnosedLayer LayerOf(const SessionState& state, int64_t samples_per_batch) {
   const SessionConfig& config = state.config;
-  return DiagnosedLayer{.num_features = static_cast<size_t>(config.num_features),
-                        .statistics = StatisticsOf(state),
-                        .average = AverageOf(config),
-                        .running_variance_biased = config.running_variance == RunningVariance::kBiased,
-                        .samples_per_batch = samples_per_batch};
+  DiagnosedLayer layer{.num_features = static_cast<size_t>(config.num_features),
+                       .statistics = StatisticsOf(state),
+                       .average = AverageOf(config),
+                       .running_variance_biased = config.running_variance == RunningVariance::kBiased,
+                       .samples_per_batch = samples_per_batch};
+  if (state.statistics_set_at != kNeverSet) {
+    layer.batches_since_set = std::max<int64_t>(0, state.num_batches_tracked - state.statistics_set_at);
+  }
+  return layer;
 }
 
 // As moments of data are: any count but a negative one, a value a channel, no negative sum of squares.
@@ -106,7 +111,14 @@ absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::sh
     const Observations& seen = contents[i].observations;
     int64_t num_samples = request.samples_per_batch;
     if (num_samples == 0 && moments == seen.last_batch.get()) num_samples = seen.last_batch_samples;
-    auto layer = DiagnoseLayer(LayerOf(*contents[i].state, num_samples), moments == nullptr ? Moments{} : *moments);
+    // The batches before the one that is the evidence, which may be the newest of them.
+    const auto recent = RecentBatches(seen.history.get());
+    std::vector<const Moments*> earlier;
+    for (const auto& batch : recent) {
+      if (batch.get() != moments) earlier.push_back(batch.get());
+    }
+    auto layer =
+        DiagnoseLayer(LayerOf(*contents[i].state, num_samples), moments == nullptr ? Moments{} : *moments, earlier);
     if (!layer.ok()) return layer.status();
     layers.push_back(*std::move(layer));
   }

@@ -29,8 +29,8 @@ struct SessionDiagnosis {
 };
 
 // Diagnoses each of `sessions` as `contents` (as many) has it, on the request's moments or, without any, on the newest
-// batch that was folded in. Worst first. INVALID_ARGUMENT: moments that do not fit; layers that are none of the
-// sessions.
+// batch that was folded in, with up to seven or eight batches before it as its history. Worst first. INVALID_ARGUMENT:
+// moments that do not fit; layers that are none of the sessions.
 absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::shared_ptr<Session>>& sessions,
                                                        const std::vector<SessionContent>& contents,
                                                        const DiagnoseRequest& request);

@@ -81,7 +81,9 @@ SessionState FirstState(SessionDraft draft) {
   if (draft.parameters.bias.empty()) draft.parameters.bias.assign(num_features, 0.0f);
   state.parameters = std::make_shared<const AffineParameters>(std::move(draft.parameters));
   if (!draft.config.track_running_stats) return state;
-  if (!draft.statistics.has_value()) {
+  if (draft.statistics.has_value()) {
+    state.statistics_set_at = SetElsewhere(*draft.statistics, draft.num_batches_tracked);
+  } else {
     draft.statistics.emplace();
     draft.statistics->mean.assign(num_features, 0.0);
     draft.statistics->variance.assign(num_features, 1.0);

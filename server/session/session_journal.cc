@@ -25,8 +25,12 @@ VectorLimits LimitsOf(int64_t num_features, std::shared_ptr<VectorBudget> budget
 }
 
 // A damaged one is lost by itself: the session is whole without it.
-Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, const SessionConfig& config) {
+Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, const SessionState& newest) {
+  const SessionConfig& config = newest.config;
   Snapshots snapshots;
+  // Vectors of one version are one thing, as they were when they were taken.
+  std::map<int64_t, std::shared_ptr<const NormalizationStatistics>> running = {
+      {newest.running_version, newest.running}};
   for (const StoredSnapshot& row : stored.snapshots) {
     const StoredPart part = session.OfSnapshot(row.name);
     auto snapshot = ReadSnapshot(part, stored.head.uid, row);
@@ -34,10 +38,54 @@ Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, 
     if (!snapshot.ok()) {
       snapshot = StateSnapshot{.state = std::make_shared<const SessionState>(SessionState{.config = config}),
                                .lost = snapshot.status()};
+    } else if (const auto& own = snapshot->state->running; own != nullptr) {
+      const auto& first = running.try_emplace(snapshot->state->running_version, own).first->second;
+      if (first != own && first != nullptr && first->mean == own->mean && first->variance == own->variance) {
+        auto state = std::make_shared<SessionState>(*snapshot->state);
+        state->running = first;
+        snapshot->state = std::move(state);
+      }
     }
     snapshots.emplace(row.name, *std::move(snapshot));
   }
   return snapshots;
+}
+
+// A point that is damaged, missing or not the session's is left out.
+void ReadHistory(const StoredPart& session, const StoredSession& stored, int64_t num_updates, size_t num_features,
+                 Observations& observations) {
+  if (num_updates == 0 && stored.history.empty()) return;
+  auto history = std::make_shared<History>(History{.num_updates = num_updates});
+  for (const StoredPoint& row : stored.history) {
+    auto point = ReadPoint(session.Of("history"), stored.head.uid, row);
+    if (!point.ok() || row.slot < 0 || static_cast<size_t>(row.slot) >= kHistorySlots) continue;
+    const auto slot = static_cast<size_t>(row.slot);
+    const auto& batch = point->batch;
+    if (batch != nullptr && (batch->mean.size() != num_features || batch->m2.size() != num_features)) continue;
+    if (!Belongs(*point, slot, num_updates)) continue;
+    history->slots[slot] = std::make_shared<const HistoryPoint>(*std::move(point));
+  }
+  if (const auto& newest = history->slots[RecentSlot(num_updates)];
+      newest != nullptr && newest->update == num_updates) {
+    observations.last_batch = newest->batch;
+    observations.last_batch_samples = newest->num_samples;
+  }
+  observations.history = std::move(history);
+}
+
+// `after`, whose new snapshots have a version of their own where their running statistics are those of no state: a
+// request that was normalised with them is remembered with it.
+std::shared_ptr<const Snapshots> WithVersions(std::shared_ptr<const Snapshots> after, const SessionContent& before,
+                                              int64_t sequence) {
+  std::shared_ptr<Snapshots> changed;
+  for (const auto& [name, snapshot] : *after) {
+    if (before.snapshots->contains(name) || snapshot.state->running == before.state->running) continue;
+    auto state = std::make_shared<SessionState>(*snapshot.state);
+    state->running_version = sequence;
+    if (changed == nullptr) changed = std::make_shared<Snapshots>(*after);
+    changed->find(name)->second.state = std::move(state);
+  }
+  return changed == nullptr ? std::move(after) : std::move(changed);
 }
 
 // Whether the ring holds the last of `num_remembered` requests and nothing else. `rows` by sequence.
@@ -86,7 +134,8 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(absl::st
   Observations observations;
   absl::Status status = FillIn(session, vectors, *head, head->state, observations);
   if (!status.ok()) return status;
-  auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state.config));
+  ReadHistory(session, stored, head->num_updates, length, observations);
+  auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state));
   const std::shared_ptr<SessionJournal> journal(
       new SessionJournal({.name = stored.head.name, .uid = stored.head.uid, .create_time = head->create_time},
                          {.state = std::make_shared<const SessionState>(std::move(head->state)),
@@ -165,13 +214,15 @@ SessionWrite SessionJournal::FirstWrite() const {
 
 std::string SessionJournal::HeadOf(const SessionContent& content, int64_t num_remembered) const {
   const Observations& observations = content.observations;
+  const int64_t num_updates = observations.history == nullptr ? 0 : observations.history->num_updates;
   return WriteHead({.state = *content.state,
                     .create_time = identity_.create_time,
                     .name = identity_.name,
                     .uid = identity_.uid,
                     .num_remembered = num_remembered,
                     .shadow_version = observations.shadow == nullptr ? kNoVersion : observations.shadow_version,
-                    .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version});
+                    .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version,
+                    .num_updates = num_updates});
 }
 
 SessionContent SessionJournal::Visible() const {
@@ -300,7 +351,9 @@ StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& f
     if (change.observations->observed != before.observations.observed) change.observations->observed_version = sequence;
     pending.content.observations = *std::move(change.observations);
   }
-  if (change.snapshots != nullptr) pending.content.snapshots = std::move(change.snapshots);
+  if (change.snapshots != nullptr) {
+    pending.content.snapshots = WithVersions(std::move(change.snapshots), before, sequence);
+  }
   pending.content.is_deleted = change.deletes;
   StoreWrite write{.server_request = std::move(change.server_request),
                    .durability = pending.content.state->config.durability};
@@ -329,6 +382,9 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
   if (const auto& shadow = after.observations.shadow; shadow != before.observations.shadow) {
     write.current.push_back({VectorKind::kShadow, sequence, shadow == nullptr ? "" : WriteMoments(*shadow)});
   }
+  if (after.observations.history != before.observations.history) {
+    AddPoints(before.observations.history.get(), *after.observations.history, write);
+  }
   if (const Observations& seen = after.observations; seen.observed != before.observations.observed) {
     static const std::vector<ObservedPart> kNoParts;
     write.current.push_back(
@@ -352,6 +408,14 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
   DropVectors(write);
   KeepVectors(before, pending, write);
   return write;
+}
+
+void SessionJournal::AddPoints(const History* before, const History& after, SessionWrite& write) const {
+  for (size_t slot = 0; slot < kHistorySlots; ++slot) {
+    const auto& point = after.slots[slot];
+    if (point == nullptr || (before != nullptr && point == before->slots[slot])) continue;
+    write.history.push_back(WritePoint(identity_.uid, slot, *point));
+  }
 }
 
 void SessionJournal::KeepVectors(const SessionContent& before, Pending& pending, SessionWrite& write) {

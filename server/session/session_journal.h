@@ -139,6 +139,8 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   std::string HeadOf(const SessionContent& content, int64_t num_remembered) const;
   SessionWrite WriteOf(const SessionContent& before, Pending& pending, int64_t sequence)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The points that `before` (null: none) has not.
+  void AddPoints(const History* before, const History& after, SessionWrite& write) const;
   void KeepVectors(const SessionContent& before, Pending& pending, SessionWrite& write)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropVectors(SessionWrite& write) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

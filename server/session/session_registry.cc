@@ -21,11 +21,6 @@ constexpr int64_t kDefaultPageSize = 100;
 constexpr int64_t kMaxPageSize = 1000;
 // More than the 1,024 promised, as all clients share them.
 constexpr int64_t kRememberedRequests = 16'384;
-// What a session and its snapshots are charged with.
-int64_t ChargedBytes(const SessionDescription& session) {
-  if (session.config.num_features < 1) return 0;  // its record is damaged
-  return StateSizeBytes(session.config.num_features) * (1 + session.num_snapshots);
-}
 
 bool HasLabels(const SessionConfig& config, const Labels& labels) {
   for (const auto& [key, value] : labels) {
@@ -38,6 +33,12 @@ bool HasLabels(const SessionConfig& config, const Labels& labels) {
 }  // namespace
 
 RequestRing SessionRegistry::ServerRing() { return {.num_slots = kRememberedRequests}; }
+
+int64_t SessionRegistry::ChargedBytes(const SessionDescription& session) {
+  if (session.config.num_features < 1) return 0;  // its record is damaged
+  return SessionSizeBytes(session.config.num_features) +
+         StateSizeBytes(session.config.num_features) * session.num_snapshots;
+}
 
 SessionRegistry::SessionRegistry(SessionLimits limits, StateStore* store)
     : limits_(limits),
@@ -124,7 +125,7 @@ void SessionRegistry::Create(SessionDraft draft, Answered<SessionDescription> an
     absl::ReaderMutexLock lock(&mutex_);
     known = Lookup(opening.request_id, opening.fingerprint);
     if (!known.answer.has_value() && known.pending == nullptr) {
-      status = CheckRoom(opening.name_field, opening.name, StateSizeBytes(draft.config.num_features));
+      status = CheckRoom(opening.name_field, opening.name, SessionSizeBytes(draft.config.num_features));
     }
   }
   if (known.answer.has_value()) {
@@ -157,7 +158,7 @@ void SessionRegistry::Open(Opening opening, Answered<SessionDescription> answere
       });
       return;
     }
-    const int64_t state_bytes = StateSizeBytes(opening.first->config.num_features);
+    const int64_t state_bytes = SessionSizeBytes(opening.first->config.num_features);
     status = CheckRoom(opening.name_field, opening.name, state_bytes);
     StateBudget& budget = *surroundings_.state_budget;
     if (status.ok() && !budget.TryTake(state_bytes)) {
@@ -202,7 +203,7 @@ void SessionRegistry::FinishOpening(const Opening& opening, const std::shared_pt
       memory_.Remember(opening.request_id, opening.fingerprint, description);
     } else {
       sessions_.erase(entry);
-      surroundings_.state_budget->Give(StateSizeBytes(description.config.num_features));
+      surroundings_.state_budget->Give(SessionSizeBytes(description.config.num_features));
     }
   }
   if (status.ok()) {
@@ -360,111 +361,6 @@ void SessionRegistry::Clone(absl::string_view name, const ChangeGuard& guard, st
   state->generation = state->lineage = state->parameters_version = state->running_version = 0;
   opening.first = std::move(state);
   Open(std::move(opening), std::move(answered));
-}
-
-void SessionRegistry::Delete(absl::string_view name, const ChangeGuard& guard, Answered<Deletion> answered) {
-  absl::Status status = CheckGuardFields(guard);
-  if (status.ok()) status = CheckSessionName("name", name);
-  if (!status.ok()) return std::move(answered)(status);
-  FingerprintBuilder builder("DeleteSession");
-  AddExpectations(guard, builder);
-  const Fingerprint fingerprint = builder.Add(name).Finish();
-  Known known;
-  int64_t request_sequence = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    known = Lookup(guard.request_id, fingerprint);
-    if (known.pending != nullptr) {
-      known.pending->waiters.push_back(
-          [this, name = std::string(name), guard, answered = std::move(answered)]() mutable {
-            Delete(name, guard, std::move(answered));
-          });
-      return;
-    }
-    if (!known.answer.has_value() && !guard.request_id.empty()) {
-      pending_requests_[guard.request_id] = std::make_shared<Pending>();
-      request_sequence = num_requests_++;
-    }
-  }
-  if (known.answer.has_value()) {
-    return std::move(answered)(AnswerAs<Deletion>(*std::move(known.answer), guard.request_id));
-  }
-  DeleteFound(std::string(name), guard, fingerprint, request_sequence, std::move(answered));
-}
-
-void SessionRegistry::DeleteFound(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
-                                  int64_t request_sequence, Answered<Deletion> answered) {
-  Answered<Deletion> finish = [this, name, guard, fingerprint,
-                               answered = std::move(answered)](absl::StatusOr<Deletion> deletion) mutable {
-    FinishDeletion(name, guard, fingerprint, std::move(deletion), std::move(answered));
-  };
-  Session::Remember remember;
-  if (!guard.request_id.empty()) {
-    remember = [request_sequence, id = guard.request_id, fingerprint](const Deletion& deletion) {
-      return WriteRequest(ServerRing(), request_sequence, id, {fingerprint, deletion});
-    };
-  }
-  const auto session = Find(name);
-  if (session.ok()) {
-    ChangeGuard expectations = guard;
-    expectations.request_id.clear();
-    return (*session)->Delete(expectations, std::move(remember), std::move(finish));
-  }
-  if (session.status().code() != absl::StatusCode::kDataLoss) return std::move(finish)(session.status());
-  std::shared_ptr<const StoredHead> stored;
-  Deletion deletion;
-  {
-    absl::ReaderMutexLock lock(&mutex_);
-    const auto found = sessions_.find(name);
-    if (found != sessions_.end()) {
-      stored = found->second.stored;
-      deletion = {.uid = found->second.description.uid, .generation = found->second.description.generation};
-    }
-  }
-  if (stored == nullptr) return std::move(finish)(SessionNotFound(name));
-  if (absl::Status status = CheckExpectations(guard, name, deletion.uid, deletion.generation); !status.ok()) {
-    return std::move(finish)(status);
-  }
-  DeleteDamaged(*stored, deletion, std::move(remember), std::move(finish));
-}
-
-void SessionRegistry::DeleteDamaged(const StoredHead& head, const Deletion& deletion, Session::Remember remember,
-                                    Answered<Deletion> answered) {
-  StoreWrite write;
-  write.sessions.push_back(
-      {.kind = SessionWrite::Kind::kDelete, .uid = head.uid, .epoch = head.epoch, .sequence = head.sequence + 1});
-  if (remember) write.server_request = remember(deletion);
-  surroundings_.store->Write(std::move(write), [deletion, answered = std::move(answered)](absl::Status stored) mutable {
-    if (!stored.ok()) return std::move(answered)(stored);
-    std::move(answered)(deletion);
-  });
-}
-
-void SessionRegistry::FinishDeletion(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
-                                     absl::StatusOr<Deletion> deletion, Answered<Deletion> answered) {
-  std::shared_ptr<Pending> pending;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (const auto found = pending_requests_.find(guard.request_id); found != pending_requests_.end()) {
-      pending = std::move(found->second);
-      pending_requests_.erase(found);
-    }
-    if (deletion.ok()) {
-      memory_.Remember(guard.request_id, fingerprint, *deletion);
-      const auto found = sessions_.find(name);
-      if (found != sessions_.end()) {
-        // The bytes of one that was loaded were given back by its own deletion.
-        if (found->second.session == nullptr) {
-          surroundings_.state_budget->Give(ChargedBytes(found->second.description));
-        }
-        sessions_.erase(found);
-      }
-    }
-  }
-  if (deletion.ok()) surroundings_.changes->Note(name);
-  std::move(answered)(std::move(deletion));
-  if (pending == nullptr) return;
-  for (auto& waiter : pending->waiters) std::move(waiter)();
 }
 
 SessionRegistry::Usage SessionRegistry::GetUsage() const {

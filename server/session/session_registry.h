@@ -106,6 +106,13 @@ class SessionRegistry {
   void Delete(absl::string_view name, const ChangeGuard& guard, Answered<Deletion> answered)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Forgets the sessions of the model `name`, which ends in '/': all that FindAll finds or none, in one write. Answers
+  // in the order of their names. Errors as FindAll, with DATA_LOSS for one that cannot be read: Delete it by itself;
+  // NOT_FOUND also where another call deletes one of them at the same moment; INVALID_ARGUMENT: `guard` expects a
+  // generation or uid, which go with a single session; and what the store says.
+  void DeleteModel(absl::string_view name, const ChangeGuard& guard, Answered<Deletions> answered)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Open now, and the bytes that they are charged with.
   struct Usage {
     int64_t num_sessions = 0;
@@ -146,6 +153,8 @@ class SessionRegistry {
 
   // Of the requests remembered for the server.
   static RequestRing ServerRing();
+  // What a session and its snapshots are charged with.
+  static int64_t ChargedBytes(const SessionDescription& session);
   // Takes over one that the store holds; false: its record is damaged.
   bool Take(const StoredHead& stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeDamaged(const StoredHead& stored, LoadReport& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -156,12 +165,15 @@ class SessionRegistry {
   void Open(Opening opening, Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
   void FinishOpening(const Opening& opening, const std::shared_ptr<Session>& session, const absl::Status& status,
                      Answered<SessionDescription> answered) ABSL_LOCKS_EXCLUDED(mutex_);
-  void DeleteFound(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
-                   int64_t request_sequence, Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Deletes, once the request is known to be new, as `delete_found` does with what is to be called in the end.
+  template <typename Deleted, typename DeleteFound>
+  void DeleteOnce(absl::string_view name, const ChangeGuard& guard, Answered<Deleted> answered,
+                  DeleteFound delete_found) ABSL_LOCKS_EXCLUDED(mutex_);
+  void DeleteSession(const std::string& name, const ChangeGuard& guard, Session::Remember remember,
+                     Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);
   void DeleteDamaged(const StoredHead& head, const Deletion& deletion, Session::Remember remember,
                      Answered<Deletion> answered);
-  void FinishDeletion(const std::string& name, const ChangeGuard& guard, const Fingerprint& fingerprint,
-                      absl::StatusOr<Deletion> deletion, Answered<Deletion> answered) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Forget(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Find of a name that is in sessions_, legal or not.
   absl::StatusOr<std::shared_ptr<Session>> FindNamed(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<Session>> LoadSession(absl::string_view name) ABSL_LOCKS_EXCLUDED(mutex_);

@@ -6,7 +6,7 @@
 namespace normserve {
 namespace {
 
-enum Sql { kListSessions, kListServerRequests, kFind, kCurrent, kKept, kRequests, kSnapshots, kSqlCount };
+enum Sql { kListSessions, kListServerRequests, kFind, kCurrent, kKept, kRequests, kSnapshots, kHistory, kSqlCount };
 
 constexpr const char* kSql[] = {
     "SELECT name, uid, epoch, sequence, record, id,"
@@ -18,6 +18,7 @@ constexpr const char* kSql[] = {
     "SELECT kind, version, data FROM kept_vectors WHERE session = ? ORDER BY kind, version",
     "SELECT slot, sequence, request_id, record FROM requests WHERE session = ? ORDER BY sequence",
     "SELECT name, record FROM snapshots WHERE session = ? ORDER BY name",
+    "SELECT slot, record FROM history WHERE session = ? ORDER BY slot",
 };
 static_assert(std::size(kSql) == kSqlCount);
 
@@ -65,6 +66,7 @@ absl::StatusOr<StoredSession> RowReader::Load(absl::string_view uid) {
     if (!id.ok()) return id.status();
     absl::Status status = LoadVectors(kCurrent, *id, session.current);
     if (status.ok()) status = LoadSnapshots(*id, session.snapshots);
+    if (status.ok()) status = LoadHistory(*id, session.history);
     return status;
   });
 }
@@ -129,6 +131,14 @@ absl::Status RowReader::LoadSnapshots(int64_t session, std::vector<StoredSnapsho
   run.Integer(session);
   int code = SQLITE_ROW;
   while ((code = run.Step()) == SQLITE_ROW) snapshots.push_back({.name = run.BytesAt(0), .record = run.BytesAt(1)});
+  return code == SQLITE_DONE ? absl::OkStatus() : connection_->Error(code);
+}
+
+absl::Status RowReader::LoadHistory(int64_t session, std::vector<StoredPoint>& history) {
+  SqliteStatement::Run run(at(kHistory));
+  run.Integer(session);
+  int code = SQLITE_ROW;
+  while ((code = run.Step()) == SQLITE_ROW) history.push_back({.slot = run.IntegerAt(0), .record = run.BytesAt(1)});
   return code == SQLITE_DONE ? absl::OkStatus() : connection_->Error(code);
 }
 

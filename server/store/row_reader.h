@@ -35,6 +35,7 @@ class RowReader {
   absl::Status LoadVectors(int sql, int64_t session, std::vector<StoredVector>& vectors);
   absl::Status LoadRequests(SqliteStatement::Run& run, std::vector<StoredRequest>& requests);
   absl::Status LoadSnapshots(int64_t session, std::vector<StoredSnapshot>& snapshots);
+  absl::Status LoadHistory(int64_t session, std::vector<StoredPoint>& history);
   SqliteStatement& at(int sql) { return statements_[sql]; }
 
   std::unique_ptr<SqliteConnection> connection_;

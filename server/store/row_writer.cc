@@ -26,10 +26,12 @@ enum Sql {
   kPutServerRequest,
   kAddSnapshot,
   kDropSnapshot,
+  kPutPoint,
   kDeleteCurrentOf,
   kDeleteKeptOf,
   kDeleteRequestsOf,
   kDeleteSnapshotsOf,
+  kDeleteHistoryOf,
   kSqlCount
 };
 
@@ -60,10 +62,13 @@ constexpr const char* kSql[] = {
     " record = excluded.record",
     "INSERT INTO snapshots(session, name, record) VALUES(?, ?, ?)",
     "DELETE FROM snapshots WHERE session = ? AND name = ?",
+    "INSERT INTO history(session, slot, record) VALUES(?, ?, ?)"
+    " ON CONFLICT(session, slot) DO UPDATE SET record = excluded.record",
     "DELETE FROM current_vectors WHERE session = ?",
     "DELETE FROM kept_vectors WHERE session = ?",
     "DELETE FROM requests WHERE session = ?",
     "DELETE FROM snapshots WHERE session = ?",
+    "DELETE FROM history WHERE session = ?",
 };
 static_assert(std::size(kSql) == kSqlCount);
 
@@ -201,7 +206,7 @@ absl::StatusOr<int64_t> RowWriter::ChangeSession(const SessionWrite& write) {
 
 int RowWriter::DeleteRows(int64_t session) {
   int code = SQLITE_OK;
-  for (const int sql : {kDeleteCurrentOf, kDeleteKeptOf, kDeleteRequestsOf, kDeleteSnapshotsOf}) {
+  for (const int sql : {kDeleteCurrentOf, kDeleteKeptOf, kDeleteRequestsOf, kDeleteSnapshotsOf, kDeleteHistoryOf}) {
     if (code == SQLITE_OK) code = SqliteStatement::Run(at(sql)).Integer(session).Finish();
   }
   return code;
@@ -232,6 +237,10 @@ int RowWriter::ApplyRows(int64_t session, const SessionWrite& write) {
   if (code == SQLITE_OK && write.snapshot.has_value()) {
     SqliteStatement::Run run(at(kAddSnapshot));
     code = run.Integer(session).Text(write.snapshot->name).Blob(write.snapshot->record).Finish();
+  }
+  for (size_t i = 0; code == SQLITE_OK && i < write.history.size(); ++i) {
+    SqliteStatement::Run run(at(kPutPoint));
+    code = run.Integer(session).Integer(write.history[i].slot).Blob(write.history[i].record).Finish();
   }
   return code;
 }

@@ -10,7 +10,7 @@ namespace {
 
 // Step i makes version i + 1 of version i. A step that was ever released is never changed.
 // README.md says what the columns mean.
-constexpr std::array<const char*, 4> kSteps = {
+constexpr std::array<const char*, 5> kSteps = {
     R"sql(
 CREATE TABLE sessions(
   id INTEGER PRIMARY KEY,
@@ -79,6 +79,15 @@ CREATE TABLE collected_parts(
   size_bytes INTEGER NOT NULL,
   record BLOB NOT NULL,
   PRIMARY KEY(session, collection, part)
+) STRICT;
+)sql",
+    // And heads and snapshots of version 4.
+    R"sql(
+CREATE TABLE history(
+  session INTEGER NOT NULL,
+  slot INTEGER NOT NULL,
+  record BLOB NOT NULL,
+  PRIMARY KEY(session, slot)
 ) STRICT;
 )sql",
 };

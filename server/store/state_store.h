@@ -43,6 +43,12 @@ struct StoredSnapshot {
   std::string record;
 };
 
+// A point of a session's history, in a slot of its own.
+struct StoredPoint {
+  int64_t slot = 0;
+  std::string record;
+};
+
 // What is known of a session without its vectors.
 struct StoredHead {
   std::string name;
@@ -58,6 +64,7 @@ struct StoredSession {
   StoredHead head;
   std::vector<StoredVector> current;      // at most one of a kind
   std::vector<StoredSnapshot> snapshots;  // by name
+  std::vector<StoredPoint> history;       // by slot
 };
 
 // What a session remembers of its requests; much longer than itself.
@@ -84,6 +91,7 @@ struct SessionWrite {
   std::optional<StoredRequest> request;
   std::optional<StoredSnapshot> snapshot;  // added; the name is free
   std::string deleted_snapshot;            // a name; empty: none goes
+  std::vector<StoredPoint> history;        // each replaces what its slot held
 };
 
 // Changes that are made together or not at all.

@@ -69,6 +69,11 @@ std::string TextOf(const SessionContent& content) {
   if (const auto& shadow = content.observations.shadow; shadow != nullptr) {
     absl::StrAppend(&text, "\n  shadow ", shadow->count, " mean ", Bits(shadow->mean), " m2 ", Bits(shadow->m2));
   }
+  for (const HistoryPoint& point : PointsOf(content.observations.history.get(), *content.state)) {
+    absl::StrAppend(&text, "\n  point ", point.update, " generation ", point.generation, " count ", point.count);
+    if (point.batch != nullptr)
+      absl::StrAppend(&text, " mean ", Bits(point.batch->mean), " m2 ", Bits(point.batch->m2));
+  }
   for (const auto& [name, snapshot] : *content.snapshots) {
     absl::StrAppend(&text, "\n  snapshot ", name, ": ", TextOf(*snapshot.state));
   }

@@ -54,6 +54,12 @@ void ApplyToSession(const SessionWrite& write, WholeSession& session) {
   std::sort(session.snapshots.begin(), session.snapshots.end(),
             [](const auto& left, const auto& right) { return left.name < right.name; });
   session.head.num_snapshots = session.snapshots.size();
+  for (const StoredPoint& point : write.history) {
+    std::erase_if(session.history, [&](const auto& old) { return old.slot == point.slot; });
+    session.history.push_back(point);
+  }
+  std::sort(session.history.begin(), session.history.end(),
+            [](const auto& left, const auto& right) { return left.slot < right.slot; });
 }
 
 }  // namespace
@@ -79,6 +85,9 @@ std::string StoreContents::Text() const {
     for (const StoredRequest& request : session.requests) AppendRequest(text, request);
     for (const StoredSnapshot& snapshot : session.snapshots) {
       absl::StrAppend(&text, "\n  snapshot ", snapshot.name, ": ", Digest(snapshot.record));
+    }
+    for (const StoredPoint& point : session.history) {
+      absl::StrAppend(&text, "\n  point ", point.slot, ": ", Digest(point.record));
     }
   }
   absl::StrAppend(&text, "\nserver");
@@ -185,6 +194,8 @@ absl::Status StoreScenario::RunHalf(StateStore& store, int half) {
       write.kept = {{VectorKind::kRunning, serial_ * 10, Pattern(absl::StrCat("kept ", serial_), 1500)}};
       if (i == 1) write.snapshot = StoredSnapshot{"first", Pattern(absl::StrCat("snapshot ", serial_), 5000)};
       if (i == 2) write.current.push_back({VectorKind::kShadow, serial_, Pattern("shadow", 5000)});
+      write.history = {{i % 2, Pattern(absl::StrCat("batch ", serial_), 1800)},
+                       {10 + i, absl::StrCat("sum ", serial_)}};
       Put(store, {One(std::move(write))});
     }
     return absl::OkStatus();

@@ -77,7 +77,7 @@ TEST_F(DiagnoseTest, RanksTheLayersOfAModelWorstFirstAndChangesNothing) {
   EXPECT_EQ(young.batch_count(), 256);
   const v1::Diagnosis& shifted = reply.sessions(1);
   EXPECT_EQ(shifted.verdict(), v1::VERDICT_TRAIN_EVAL_GAP);
-  EXPECT_GT(ShareOf(shifted, v1::CAUSE_LAG_OR_SHIFT), 0.9 * shifted.gap_rms());
+  EXPECT_GT(ShareOf(shifted, v1::CAUSE_DATA_SHIFT), 0.9 * shifted.gap_rms());
   EXPECT_FALSE(shifted.advice().empty());
   EXPECT_EQ(reply.sessions(2).verdict(), v1::VERDICT_NEVER_UPDATED);
   EXPECT_EQ(reply.sessions(2).flagged_channels().at("NEVER_UPDATED"), 4);

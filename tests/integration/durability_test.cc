@@ -40,6 +40,7 @@ TEST_F(DurabilityTest, AllOfASessionIsBackAfterSigtermAndAfterSigkill) {
     }
     const std::string layer = AllOf(*server, "model/layer"), flushed = AllOf(*server, "flushed");
     EXPECT_THAT(layer, HasSubstr(created.uid()));
+    EXPECT_THAT(layer, HasSubstr("last_batch"));
     Restart(server, life % 2 == 0 ? SIGKILL : SIGTERM);
     ASSERT_FALSE(server->address().empty());
     EXPECT_EQ(MustCall(*server, &Stub::GetServerInfo, {}).num_sessions(), 2);

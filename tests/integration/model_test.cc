@@ -103,6 +103,54 @@ TEST_F(ModelTest, ModesAndSnapshotsAreChangedTogether) {
   EXPECT_THAT(server_.stub().SetMode(&context, mode, &reply), Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
 }
 
+TEST_F(ModelTest, SnapshotsAreListedSessionBySessionAndAllIsDeletedTogether) {
+  for (const char* name : {"net", "net/a", "net/b", "net/c", "nets/a"}) client_.Create(name, 2);
+  v1::SnapshotStateRequest take;
+  for (const char* snapshot : {"y", "x"}) {
+    take.set_snapshot(snapshot);
+    for (const char* name : {"net", "net/a", "net/c"}) {
+      take.set_name(name);
+      Call(&Stub::SnapshotState, take);
+    }
+  }
+  v1::ListSnapshotsRequest list;
+  list.set_name("net/");
+  for (const int page_size : {1, 2, 3, 0}) {
+    list.set_page_size(page_size);
+    std::string listed;
+    do {
+      const v1::ListSnapshotsReply page = Call(&Stub::ListSnapshots, list);
+      if (page_size > 0) EXPECT_LE(page.snapshots_size(), page_size);
+      for (const auto& each : page.snapshots()) absl::StrAppend(&listed, each.name(), " ", each.snapshot(), ",");
+      list.set_page_token(page.next_page_token());
+    } while (!list.page_token().empty());
+    EXPECT_EQ(listed, "net/a x,net/a y,net/c x,net/c y,") << page_size;
+  }
+  list.set_page_size(1);
+  list.set_page_token(Call(&Stub::ListSnapshots, list).next_page_token());
+  list.set_name("nets/");
+  v1::ListSnapshotsReply page;
+  grpc::ClientContext context;
+  EXPECT_THAT(server_.stub().ListSnapshots(&context, list, &page),
+              Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
+
+  v1::DeleteSessionRequest remove;
+  remove.set_name("net/");
+  remove.set_request_id("id");
+  const v1::DeleteSessionReply removed = Call(&Stub::DeleteSession, remove);
+  ASSERT_EQ(removed.sessions_size(), 3);
+  EXPECT_EQ(removed.sessions(2).name(), "net/c");
+  EXPECT_FALSE(removed.sessions(2).uid().empty());
+  EXPECT_EQ(Call(&Stub::DeleteSession, remove).SerializeAsString(), removed.SerializeAsString()) << "a repeat";
+  EXPECT_EQ(NamesIn("net"), std::vector<std::string>({"net"}));
+  EXPECT_EQ(NamesIn("nets/"), std::vector<std::string>({"nets/a"}));
+  remove.set_request_id("another");
+  v1::DeleteSessionReply none;
+  grpc::ClientContext none_context;
+  EXPECT_THAT(server_.stub().DeleteSession(&none_context, remove, &none),
+              Fails(StatusCode::NOT_FOUND, "SESSION_NOT_FOUND"));
+}
+
 TEST_F(ModelTest, WhatNamesNoSessionOrIsForOneAloneIsRefused) {
   client_.Create("net/a", 2);
   v1::GetStatsReply reply;

@@ -33,6 +33,27 @@ class Semantics(ServerTestCase):
     def stats(self, name, **fields):
         return self.stub.GetStats(pb.GetStatsRequest(name=name, **fields)).sessions[0]
 
+    def test_a_snapshot_and_a_blend_normalise_as_pytorch_in_double(self):
+        for shape in SHAPES:
+            with self.subTest(shape=shape):
+                layer = layer_for(shape).double()
+                name = self.create(shape[1])
+                first, other, x = batches(shape, seed=4)
+                layer(first.double())
+                self.forward(name, first.numpy())
+                self.stub.SnapshotState(pb.SnapshotStateRequest(name=name, snapshot="source"))
+                self.forward(name, other.numpy())  # which the snapshot does not see
+                values = x.double().transpose(0, 1).flatten(1)
+                for share, fields in ((0, {"snapshot": "source"}), (0.1, {"blend": pb.Blend(snapshot="source")}),
+                                      (0, {"blend": pb.Blend(snapshot="source", batch_weight=0)}),
+                                      (0.6, {"blend": pb.Blend(snapshot="source", batch_weight=0.6)}),
+                                      (1, {"blend": pb.Blend(snapshot="source", batch_weight=1)})):
+                    mean = (1 - share) * layer.running_mean + share * values.mean(1)
+                    variance = (1 - share) * layer.running_var + share * values.var(1, unbiased=False)
+                    y = array(self.forward(name, x.numpy(), update=pb.UPDATE_NONE, **fields).output)
+                    expected = torch.nn.functional.batch_norm(x.double(), mean, variance, eps=layer.eps)
+                    np.testing.assert_allclose(y, expected.numpy(), **CLOSE)
+
     def test_averagings_and_flags_are_pytorchs(self):
         kinds = [
             ({}, {}),

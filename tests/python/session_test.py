@@ -10,7 +10,7 @@ from concurrent import futures
 import grpc
 import normserve
 import numpy as np
-from normserve import Error, Moments
+from normserve import Error, Moments, UseBlend, UseSnapshot
 from normserve.caller import Caller
 from server_process import ServerProcess, ServerTestCase, pb
 
@@ -180,6 +180,26 @@ class Batches(ClientTestCase):
         for options, text in (({"mode": "test"}, "mode"), ({"update": "all"}, "update"), ({"normalize_with": "x"}, "Moments")):
             with self.assertRaisesRegex(ValueError, text):
                 bn.forward(x, **options)
+
+    def test_a_snapshot_and_a_blend_of_it_with_the_batch_adapt_a_layer(self):
+        bn, x = self.client.create(num_features=2, running_mean=[1, 2], running_var=[3, 4]), batch(4, 2, 5)
+        bn.snapshot("source")
+        for _ in range(3):
+            bn.forward(x)
+        moments = Moments.of(x)
+        for what, share, told in ((UseSnapshot("source"), 0, "snapshot"), (UseBlend("source"), 0.1, "blend"),
+                                  (UseBlend("source", 0), 0, "blend"), (UseBlend("source", 0.7), 0.7, "blend"),
+                                  (UseBlend("source", 1), 1, "blend")):
+            with self.subTest(what):
+                mean = (1 - share) * np.array([1, 2]) + share * moments.mean
+                variance = (1 - share) * np.array([3, 4]) + share * moments.var()
+                result = bn.forward(x, normalize_with=what, update="none")
+                np.testing.assert_allclose(result.output, normalised(x, mean, variance), 1e-5, 1e-5)
+                self.assertEqual((result.normalized_with, result.update), (told, "none"))
+        for what, reason in ((UseSnapshot("absent"), "SNAPSHOT_NOT_FOUND"), (UseBlend("source", 1.5), "INVALID_FIELD")):
+            with self.assertRaises(Error) as caught:
+                bn.forward(x, normalize_with=what)
+            self.assertEqual(caught.exception.reason, reason)
 
     def test_threads_may_share_a_session(self):
         bn = self.client.create(num_features=3)

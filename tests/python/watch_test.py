@@ -33,7 +33,7 @@ class Watch(ServerTestCase):
     def test_a_model_is_told_by_what_changed_in_it(self):
         for name in ("net/a", "net/b"):
             self.client.create(name, 2)
-        with self.client.watch("net") as watch:
+        with self.client.model("net").watch() as watch:
             first = next(watch)
             self.assertEqual([each.name for each in first.sessions], ["net/a", "net/b"])
             self.assertTrue(first.is_complete)
@@ -42,7 +42,7 @@ class Watch(ServerTestCase):
             self.assertEqual([(each.name, each.generation) for each in second.sessions], [("net/b", 1)])
             self.client.session("net/a").delete()
             self.assertEqual(next(watch).deleted_sessions, ("net/a",))
-            self.client.session("net/b").delete()
+            self.client.model("net").delete()
             with self.assertRaises(normserve.Error) as raised:
                 next(watch)
         self.assertEqual(raised.exception.code, grpc.StatusCode.NOT_FOUND)
@@ -50,7 +50,7 @@ class Watch(ServerTestCase):
 
     def test_imported_layers_are_told_of_whether_they_are_new_or_replaced(self):
         self.client.create("imported/a", 2)
-        with self.client.watch("imported") as watch:
+        with self.client.model("imported").watch() as watch:
             next(watch)
             state = {f"{layer}.{name}": np.ones(2, np.float32) for layer in "ab"
                      for name in ("weight", "bias", "running_mean", "running_var")}
@@ -58,12 +58,6 @@ class Watch(ServerTestCase):
             told = set()
             while told != {"imported/a", "imported/b"}:
                 told |= {each.name for each in next(watch).sessions}
-
-    def test_the_model_is_read_in_one_call(self):
-        for name in ("read/a", "read/b"):
-            self.client.create(name, 2)
-        self.assertEqual([each.name for each in self.client.stats("read")], ["read/a", "read/b"])
-        self.assertEqual(self.client.stats("read/", view="summary")[0].summary.num_features, 2)
 
     def test_close_ends_a_wait_in_another_thread(self):
         bn = self.client.create("closed", 2)

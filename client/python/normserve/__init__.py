@@ -5,7 +5,7 @@
         y = bn.forward(x).output                      # trains: normalises with the batch, updates the statistics
         bn.eval()                                     # from now on: with the running statistics
 
-Start at Client and Session. `normserve.torch`, which is loaded when it is first used and alone needs torch, copies a
+Start at Client, Session and Model. `normserve.torch`, which is loaded when it is first used and alone needs torch, copies a
 model's layers to a server and back.
 """
 
@@ -18,7 +18,9 @@ from normserve.client import Client
 from normserve.descriptions import Config, Device, Limits, ServerInfo, SessionInfo, Snapshot, Stats
 from normserve.diagnosis import Diagnosis
 from normserve.error import Error
+from normserve.model import Model
 from normserve.moments import Moments
+from normserve.normalize_with import UseBlend, UseSnapshot
 from normserve.population import Observed
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
@@ -41,6 +43,7 @@ __all__ = [
     "ImportResult",
     "ImportedLayer",
     "Limits",
+    "Model",
     "Moments",
     "Normalization",
     "Observed",
@@ -52,6 +55,8 @@ __all__ = [
     "Stats",
     "StatsSummary",
     "StatsUpdate",
+    "UseBlend",
+    "UseSnapshot",
     "Watch",
 ]
 

@@ -10,18 +10,17 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from normserve import checkpoint, descriptions, diagnosis
+from normserve import checkpoint, descriptions
 from normserve.caller import Caller, request_id_or_random
 from normserve.checkpoint import Export, ExportsOf, ImportResult, Progress, Source
-from normserve.descriptions import ServerInfo, SessionInfo, Stats
+from normserve.descriptions import ServerInfo, SessionInfo
 from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
+from normserve.model import Model
 from normserve.moments import Moments
 from normserve.session import Session, parameters_message, vector
-from normserve.stats_view import stats_request
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2, statistics_pb2
-from normserve.watch import StatsUpdate, Watch, stats_update, watch_request
 
 
 class Client:
@@ -164,8 +163,13 @@ class Client:
         ValueError: `name` ends in "/", so that it means a model, all sessions below it.
         """
         if name.endswith("/"):
-            raise ValueError(f"name is {name!r}, which means all sessions below it: a handle is of one session")
+            raise ValueError(f"name is {name!r}, which means all sessions below it: client.model({name!r}) is their handle")
         return Session(self._caller, name)
+
+    def model(self, prefix: str) -> Model:
+        """A handle of all sessions whose names begin with `prefix` ("resnet50" and "resnet50/" are the same); asks nobody.
+        Its first call tells whether there are any (NOT_FOUND)."""
+        return Model(self._caller, prefix)
 
     def list(
         self, prefix: str = "", labels: Mapping[str, str] | None = None, *, timeout: float | None = None
@@ -184,58 +188,6 @@ class Client:
             if not request.page_token:
                 return
 
-    def stats(
-        self,
-        model: str,
-        *,
-        view: str | None = None,
-        compare_with: str | None = None,
-        return_last_batch: bool = False,
-        return_shadow: bool = False,
-        timeout: float | None = None,
-    ) -> builtins.list[Stats]:
-        """Session.stats of all sessions of `model` ("resnet50" and "resnet50/" are the same), as of one moment and in the order
-        of their names. With view "summary" and a compare_with, layers are ranked by summary.drift.
-
-        Errors: NOT_FOUND if no session's name begins so; RESOURCE_EXHAUSTED if that is more than a reply may be long.
-        """
-        request = stats_request(
-            _model_name(model),
-            view=view,
-            compare_with=compare_with,
-            return_last_batch=return_last_batch,
-            return_shadow=return_shadow,
-        )
-        deadline = self._caller.deadline(timeout)
-        reply = self._caller.call(
-            self._caller.stub.GetStats, request, deadline, repeatable=True, session=request.name
-        )
-        return [descriptions.stats(each) for each in reply.sessions]
-
-    def watch(
-        self,
-        model: str,
-        *,
-        interval: float | None = None,
-        view: str | None = None,
-        compare_with: str | None = None,
-        return_last_batch: bool = False,
-        return_shadow: bool = False,
-        timeout: float | None = None,
-    ) -> Watch[StatsUpdate]:
-        """Client.stats again and again, of the sessions that changed or were opened, and which are gone; see Session.watch.
-
-        Errors: NOT_FOUND if no session's name begins so, or the last one was deleted.
-        """
-        request = stats_request(
-            _model_name(model),
-            view=view,
-            compare_with=compare_with,
-            return_last_batch=return_last_batch,
-            return_shadow=return_shadow,
-        )
-        return Watch(self._caller, watch_request(request, interval, None), stats_update, timeout)
-
     def diagnose(
         self,
         model: str,
@@ -245,18 +197,10 @@ class Client:
         return_channels: bool = False,
         timeout: float | None = None,
     ) -> builtins.list[Diagnosis]:
-        """Session.diagnose of all sessions of `model` ("resnet50" and "resnet50/" are the same), the worst first.
-
-        layers  moments of one batch by layer, the session's name without the model's, such as
-                normserve.torch.collect_moments gives; None: what the server has seen
-
-        Errors: NOT_FOUND if no session's name begins so; INVALID_ARGUMENT if a layer is none of them.
-        """
-        name = _model_name(model)
-        request = diagnosis._request(name, None, layers, samples_per_batch, return_channels)
-        deadline = self._caller.deadline(timeout)
-        reply = self._caller.call(self._caller.stub.Diagnose, request, deadline, repeatable=True, session=name)
-        return [diagnosis._diagnosis(each) for each in reply.sessions]
+        """`model(model).diagnose(...)`."""
+        return self.model(model).diagnose(
+            layers, samples_per_batch=samples_per_batch, return_channels=return_channels, timeout=timeout
+        )
 
     def import_state(
         self,
@@ -343,7 +287,3 @@ class Client:
         return descriptions.server_info(
             self._caller.call(self._caller.stub.GetServerInfo, request, deadline, repeatable=True)
         )
-
-
-def _model_name(model: str) -> str:
-    return model if model.endswith("/") else model + "/"

@@ -71,7 +71,7 @@ class ForwardResult:
     snapshot_generation: int  # of the state that the call computed with
     num_batches_tracked: int  # after this call
     uid: str  # of the session
-    normalized_with: str  # "batch", "running" or "given"
+    normalized_with: str  # "batch", "running", "given", "snapshot" or "blend"
     update: str  # what was done to the session: "none", "running" or "shadow"
     durability: str  # what the generation told here has survived
     batch_moments: Moments | None  # of this batch

@@ -16,6 +16,7 @@ from normserve.diagnosis import Diagnosis
 from normserve.enumerators import to_wire
 from normserve.error import Error
 from normserve.moments import Moments
+from normserve.normalize_with import NormalizeWith, normalize_with_fields
 from normserve.population import SessionPopulation
 from normserve.results import (
     BackwardResult,
@@ -87,7 +88,7 @@ class Session(SessionPopulation, Exports):
         *,
         layout: str = "channels_first",
         mode: str | None = None,
-        normalize_with: str | Moments | None = None,
+        normalize_with: NormalizeWith = None,
         update: str | None = None,
         return_batch_moments: bool = False,
         save_for_backward: bool = False,
@@ -102,7 +103,8 @@ class Session(SessionPopulation, Exports):
                                 with layout "channels_last". Any strides; an array that is not dense is copied first,
                                 but for [N, C, *] whose memory is [N, *, C], which travels as it lies
           mode                  "train", "eval" or "shadow" for this call alone. None: the session's
-          normalize_with        "batch", "running" or Moments (their mean and m2 / count), whatever the mode says
+          normalize_with        "batch", "running", Moments (their mean and m2 / count), UseSnapshot or UseBlend, whatever
+                                the mode says
           update                "none", "running" (fold the batch into the running statistics) or "shadow" (merge its
                                 moments beside the state), whatever the mode says
           return_batch_moments  whether the result has batch_moments, computed by the server
@@ -122,7 +124,7 @@ class Session(SessionPopulation, Exports):
             return_batch_moments=return_batch_moments,
             return_saved_forward=save_for_backward,
             return_normalization=save_for_backward,
-            **_normalize_with(normalize_with),
+            **normalize_with_fields(normalize_with),
         )
         tensor = tensor_parts(x, form, "x")
         message = b"".join([request.SerializeToString(), *field(INPUT, tensor)])
@@ -488,15 +490,3 @@ class Session(SessionPopulation, Exports):
 
 def parameters_message(weight: npt.ArrayLike | None, bias: npt.ArrayLike | None) -> Any:
     return statistics_pb2.Parameters(weight=vector(weight, np.float32, "weight"), bias=vector(bias, np.float32, "bias"))
-
-
-def _normalize_with(what: str | Moments | None) -> dict[str, Any]:
-    if what is None:
-        return {}
-    if isinstance(what, Moments):
-        return {"given": statistics_pb2.Moments(count=what.count, mean=what.mean, m2=what.m2)}
-    if what == "batch":
-        return {"batch": pb.UseBatch()}
-    if what == "running":
-        return {"running": pb.UseRunning()}
-    raise ValueError(f"normalize_with is {what!r}: 'batch', 'running' or Moments")

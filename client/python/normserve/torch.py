@@ -3,14 +3,15 @@
     normserve.torch.push(model, client, "resnet50")   # one session a layer: "resnet50/layer1.0.bn1", ...
     normserve.torch.pull(model, client, "resnet50")   # parameters and statistics back into the model
 
+    normserve.torch.diagnose(model, loader, client, "resnet50")   # which layers these data do not suit, and why
+
     moments = normserve.torch.collect_moments(model, loader)   # {layer: Moments} of what each layer is fed
 
-Nothing here keeps state; a Client may be used by several threads at once, a model may not.
+A Client may be used by several threads at once, a model may not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -18,23 +19,32 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from normserve.bfloat16 import BFloat16
 from normserve.client import Client
 from normserve.descriptions import SessionInfo
 from normserve.error import Error
 from normserve.moments import Moments
+from normserve.torch_calibration import diagnose, push_moments
+from normserve.torch_hooks import TrainingHooks
+from normserve.torch_moments import batch_norm_layers, collect_moments, collect_sequentially
+from normserve.torch_state import pull_state_dict, push_state_dict
 
-
-def batch_norm_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(name, module) of every batch-norm layer (BatchNorm1d to 3d, SyncBatchNorm), named as state_dict() names them.
-
-    The name of `model` itself, if it is one, is "". A layer that is used in several places comes once.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm):
-            yield name, module
+__all__ = [
+    "TrainingHooks",
+    "batch_norm_layers",
+    "collect_moments",
+    "collect_sequentially",
+    "diagnose",
+    "from_numpy",
+    "hooks",
+    "pull",
+    "pull_state_dict",
+    "push",
+    "push_moments",
+    "push_state_dict",
+    "to_numpy",
+]
 
 
 def push(model: nn.Module, client: Client, prefix: str) -> None:
@@ -94,43 +104,52 @@ def pull(model: nn.Module, client: Client, prefix: str) -> None:
                 module.num_batches_tracked.fill_(num_batches_tracked)
 
 
-def collect_moments(
-    model: nn.Module, loader: Iterable[Any], call: Callable[[nn.Module, Any], Any] | None = None
-) -> dict[str, Moments]:
-    """{layer's name: Moments of all that it is fed}, over every batch of `loader`, merged exactly, in float64.
+def hooks(
+    model: nn.Module,
+    client: Client,
+    prefix: str,
+    *,
+    every: int = 10,
+    queue_size: int = 64,
+    interval: float = 1.0,
+    timeout: float = 5.0,
+    flush_timeout: float = 10.0,
+) -> TrainingHooks:
+    """Sends what the model's layers are fed while it is trained to the sessions below `prefix`, which observe it:
 
-      loader  batches, already on the model's device: whatever `call` takes
-      call    call(model, batch) runs one batch. None: model(batch), of a tuple or list its first entry
+        with normserve.torch.hooks(model, client, "resnet50") as sending:
+            train(model)
+        print(sending.sent, "steps;", sending.dropped, "dropped;", sending.last_error)
 
-    The model runs without gradients, in the mode it is in: in train() layers see inputs normalised with their batches, in
-    eval() with the running statistics. Its layers' running statistics are as before afterwards. A layer that no batch
-    reaches has count 0.
+    Training is neither changed nor held up: of every `every`-th forward in training mode each layer's mean and variance are
+    taken where the tensor lies, in its precision (float32 at least), and a thread of its own sends them, merged. Nothing that
+    goes wrong there is raised. Sessions that are not there are made as push makes them; others stay as they are but for what
+    they observe. At the end what is left is sent.
+
+      every          1: every training step
+      queue_size     steps that may wait to be sent; beyond, the oldest is dropped, and counted
+      interval       seconds that a step waits for others to travel with. Fewer calls, less of a processor
+      timeout        seconds for one call with its repetitions; then what it held is dropped, and counted
+      flush_timeout  seconds to wait at the end
+
+    One forward of the model at a time. Frozen layers, in eval(), are left out. ValueError: an option is out of range, or a
+    layer's parameters are float64.
     """
-    layers = dict(batch_norm_layers(model))
-    found = {name: Moments(0, np.zeros(module.num_features), np.zeros(module.num_features)) for name, module in layers.items()}
-    kept = [(module, key, value.clone()) for module in layers.values() for key, value in module.named_buffers()]
+    missing = {_session_name(prefix, name): _content(name, module) for name, module in batch_norm_layers(model)}
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            found[name] += Moments.of(inputs[0].detach().cpu().double().numpy())
+    def send(moments: dict[str, Moments]) -> None:
+        for session in list(missing):
+            if _describe(client, session) is None:
+                client.create(session, **missing[session])
+            del missing[session]
+        if set(moments) == {""}:  # the model is a layer itself, whose session has the prefix's name
+            client.session(_session_name(prefix, "")).observe(moments[""], timeout=timeout)
+        else:
+            client.model(prefix).observe(moments, timeout=timeout)
 
-        return add
-
-    hooks = [module.register_forward_pre_hook(hook(name)) for name, module in layers.items()]
-    try:
-        with torch.no_grad():
-            for batch in loader:
-                if call is not None:
-                    call(model, batch)
-                else:
-                    model(batch[0] if isinstance(batch, (tuple, list)) else batch)
-    finally:
-        for handle in hooks:
-            handle.remove()
-        with torch.no_grad():
-            for module, key, value in kept:
-                module.get_buffer(key).copy_(value)
-    return found
+    return TrainingHooks(
+        model, send, every=every, queue_size=queue_size, interval=interval, flush_timeout=flush_timeout
+    )
 
 
 def to_numpy(tensor: torch.Tensor) -> npt.NDArray[Any] | BFloat16:

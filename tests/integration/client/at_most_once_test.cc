@@ -66,7 +66,8 @@ class LossyConnection : public Connection {
   absl::StatusOr<Session> SetParameters(const SetParametersRequest& request, absl::Time deadline) override {
     return real_->SetParameters(request, deadline);
   }
-  absl::Status DeleteSession(const DeleteSessionRequest& request, absl::Time deadline) override {
+  absl::StatusOr<std::vector<DeletedSession>> DeleteSession(const DeleteSessionRequest& request,
+                                                            absl::Time deadline) override {
     return real_->DeleteSession(request, deadline);
   }
   absl::StatusOr<std::vector<Snapshot>> SnapshotState(const SnapshotStateRequest& request,

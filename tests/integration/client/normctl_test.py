@@ -164,6 +164,17 @@ class Normctl(ServerTestCase):
         self.assertEqual((reply["normalized_with"], reply["updated"], reply["generation"]), ("batch", False, 1))
         self.assertIn("unbiased", self.normctl("forward", "forward", "--input", path, "--moments"))
 
+        self.normctl("snapshot", "forward", "here")
+        statistics = self.normctl_json("stats", "forward")
+        for options, share in (((), 0), (("--batch-weight", "0.25"), 0.25)):
+            reply = self.normctl_json("forward", "forward", "--input", path, "--output", output, "--update", "none",
+                                      "--snapshot", "here", *options)
+            self.assertEqual(reply["normalized_with"], "blend" if share else "snapshot")
+            m = (1 - share) * np.array(statistics["running_mean"]) + share * mean
+            v = (1 - share) * np.array(statistics["running_var"]) + share * variance
+            expected = (x - m.reshape(spread)) / np.sqrt(v.reshape(spread) + 1e-5)
+            np.testing.assert_allclose(np.load(output), expected, 1e-5, 1e-5)
+
     def test_forward_whose_output_cannot_be_written_does_not_train(self):
         path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))
         self.normctl("create", "unwritable", "--num-features", "3")
@@ -331,8 +342,17 @@ class Normctl(ServerTestCase):
         self.assertEqual(self.normctl("mode", "whole/", "eval").splitlines(),
                          ["whole/a is in EVAL, generation 1", "whole/b is in EVAL, generation 1"])
         self.assertEqual([session["mode"] for session in self.normctl_json("restore", "whole/", "first")], ["TRAIN"] * 2)
+        self.normctl("snapshot", "whole/b", "second")
+        self.assertEqual([(each["name"], each["snapshot"]) for each in self.normctl_json("snapshots", "whole/")],
+                         [("whole/a", "first"), ("whole/b", "first"), ("whole/b", "second")])
+        self.assertEqual([line.split()[-2:] for line in self.normctl("snapshots", "whole/").splitlines()[1:]][2],
+                         ["whole/b", "second"])
         self.assertEqual(self.normctl("delete-snapshot", "whole/", "first"), "deleted snapshot first of whole/\n")
         self.assertIn("whole/a", self.refused("restore", "whole/", "first"))
+        self.assertEqual(self.normctl("delete", "whole/"), "deleted whole/a\ndeleted whole/b\n")
+        self.assertIn("whole/", self.refused("delete", "whole/"))
+        self.normctl("create", "whole/c", "--num-features", "2")
+        self.assertEqual(self.normctl_json("delete", "whole/"), [{"deleted": "whole/c"}])
 
     def test_clone_is_equal_and_independent(self):
         path = self.save("x.npy", np.arange(6, dtype="<f4").reshape(2, 3))

@@ -124,7 +124,7 @@ TEST_F(ClientRetryTest, RequestIdOfTheCallerIsSentUnchanged) {
     EXPECT_EQ(request.guards.request_id, "mine");
     EXPECT_EQ(request.guards.expected_generation, 7);
     EXPECT_EQ(request.guards.expected_uid, "u1");
-    return absl::OkStatus();
+    return std::vector<DeletedSession>(1);
   });
   EXPECT_TRUE(
       MakeClient().Attach("bn").Delete({.request_id = "mine", .expected_generation = 7, .expected_uid = "u1"}).ok());

@@ -47,6 +47,22 @@ v1::ForwardReply Reply() {
   return reply;
 }
 
+TEST(ForwardMessageTest, ASnapshotAndABlendAreSentAsTheyAreAskedFor) {
+  const std::vector<int64_t> shape = {1, 1};
+  const std::vector<float> values = {1};
+  const auto sent = [&](NormalizeWith with) {
+    v1::ForwardRequest message;
+    const auto buffer =
+        EncodeForwardRequest({.name = "a", .normalize_with = std::move(with), .input = {shape, values}});
+    EXPECT_TRUE(buffer.ok() && message.ParseFromString(Join(*buffer)));
+    return message;
+  };
+  EXPECT_EQ(sent(UseSnapshot{"source"}).snapshot(), "source");
+  EXPECT_EQ(sent(UseBlend{.snapshot = "source"}).blend().snapshot(), "source");
+  EXPECT_FALSE(sent(UseBlend{.snapshot = "source"}).blend().has_batch_weight());
+  EXPECT_EQ(sent(UseBlend{.snapshot = "source", .batch_weight = 0.25}).blend().batch_weight(), 0.25);
+}
+
 TEST(ForwardMessageTest, RequestIsWhatProtobufReads) {
   const std::vector<int64_t> shape = {2, 3};
   const std::vector<float> values = {1, 2, 3, 4, 5, 6};

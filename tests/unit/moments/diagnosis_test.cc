@@ -241,6 +241,49 @@ TEST(DiagnoseLayer, LoadedStatisticsHoldNothingOfTheStart) {
   EXPECT_EQ(diagnosis.initial_share, 0);
 }
 
+// Three batches after statistics were set there is nothing of mean 0 and variance 1 to divide out: 0.729 of it would
+// make a gap of a sound layer.
+TEST(DiagnoseLayer, StatisticsThatWereSetHoldNothingOfTheStartAndLittleNoise) {
+  Draw draw(21);
+  TrainedLayer layer(4);
+  layer.mean.assign(4, 5);
+  layer.variance.assign(4, 9);
+  for (int i = 0; i < 3; ++i) layer.Train(draw.Batch(200, 4, 5, 3));
+  const Moments batch = MomentsOf(draw.Batch(200, 4, 5, 3));
+  DiagnosedLayer diagnosed = layer.Diagnosed();
+  EXPECT_GT(DiagnoseLayer(diagnosed, batch)->initial_share, 0.7);
+  diagnosed.batches_since_set = 3;
+  const LayerDiagnosis diagnosis = *DiagnoseLayer(diagnosed, batch);
+  EXPECT_EQ(diagnosis.initial_share, 0);
+  EXPECT_EQ(diagnosis.verdict, Verdict::kHealthy);
+  // Weights 0.081, 0.09 and 0.1.
+  EXPECT_NEAR(diagnosis.effective_batches, 1 / (0.081 * 0.081 + 0.09 * 0.09 + 0.01), 1e-9);
+}
+
+TEST(EffectiveBatchesSinceSet, IsOneOverTheSumOfTheSquaredWeights) {
+  for (const AverageKind kind : {AverageKind::kExponential, AverageKind::kCumulative, AverageKind::kZeroDebiased}) {
+    for (const double momentum : {1e-9, 0.1, 0.5, 1.0}) {
+      for (const int64_t before : {0, 1, 7}) {
+        for (const int64_t since : {1, 2, 5, 40}) {
+          double squares = 0, weight_of_before = 1;
+          for (int64_t k = before + 1; k <= before + since; ++k) {
+            const double newest = kind == AverageKind::kCumulative ? 1.0 / static_cast<double>(k)
+                                  : kind == AverageKind::kZeroDebiased
+                                      ? momentum / -std::expm1(static_cast<double>(k) * std::log1p(-momentum))
+                                      : momentum;
+            squares = squares * (1 - newest) * (1 - newest) + newest * newest;
+            weight_of_before *= 1 - newest;
+          }
+          const double effective =
+              EffectiveBatchesSinceSet({.kind = kind, .momentum = momentum}, since, before + since);
+          EXPECT_NEAR(effective * squares, 1, 1e-6) << momentum << " " << before << " " << since;
+        }
+      }
+    }
+  }
+  EXPECT_EQ(EffectiveBatchesSinceSet({}, 0, 5), std::numeric_limits<double>::infinity());
+}
+
 // The variance of a constant channel is 0.9^k of the start: divided out, rounding leaves a little below 0.
 TEST(DiagnoseLayer, AConstantChannelDebiasesToZero) {
   int below_zero = 0;

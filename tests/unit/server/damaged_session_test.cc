@@ -129,15 +129,49 @@ TEST_F(DamagedSessionTest, ADamagedSnapshotIsLostByItselfAndCanBeDeleted) {
     const SnapshotDescription listed = session->Describe("s", content.snapshots->at("s"));
     EXPECT_EQ(listed.create_time, absl::UnixEpoch());
     EXPECT_EQ(listed.size_bytes, StateSizeBytes(2));
-    EXPECT_EQ(registry_->GetUsage().state_bytes, 3 * StateSizeBytes(2));
+    EXPECT_EQ(registry_->GetUsage().state_bytes, SessionSizeBytes(2) + 2 * StateSizeBytes(2));
     EXPECT_TRUE(RestoreSnapshot(*session, {}, "t").ok());
     EXPECT_TRUE(DeleteSnapshot(*session, {}, "s").ok());
-    EXPECT_EQ(registry_->GetUsage().state_bytes, 2 * StateSizeBytes(2));
+    EXPECT_EQ(registry_->GetUsage().state_bytes, SessionSizeBytes(2) + StateSizeBytes(2));
     Restart();
     EXPECT_EQ(Get("a")->Observe().snapshots->size(), 1u);
     EXPECT_TRUE(Delete(*registry_, "a", {}).ok());
     EXPECT_EQ(registry_->GetUsage().state_bytes, 0);
   }
+}
+
+TEST_F(DamagedSessionTest, ADamagedPointOfHistoryIsLostByItself) {
+  const char* const damages[] = {
+      "UPDATE history SET record = x'01' WHERE slot = 3",
+      "DELETE FROM history WHERE slot = 3",
+      "UPDATE history SET slot = 1000 WHERE slot = 3",
+      "UPDATE history SET slot = -1 WHERE slot = 3",
+      "UPDATE history SET record = (SELECT record FROM history WHERE slot = 2) WHERE slot = 3",
+  };
+  for (const char* const damage : damages) {
+    SCOPED_TRACE(damage);
+    Open("a");
+    for (int i = 1; i <= 4; ++i) ASSERT_TRUE(Train(*Get("a"), i).ok());
+    const std::shared_ptr<const Moments> newest = Get("a")->Observe().observations.last_batch;
+    Damage(damage);
+    const auto session = Get("a");
+    ASSERT_NE(session, nullptr);
+    const Observations& observations = session->Observe().observations;
+    ASSERT_NE(observations.last_batch, nullptr);
+    EXPECT_EQ(observations.last_batch->mean, newest->mean);
+    EXPECT_EQ(RecentBatches(observations.history.get()).size(), 3u);
+    EXPECT_TRUE(Train(*session, 5).ok());
+    EXPECT_EQ(RecentBatches(session->Observe().observations.history.get()).size(), 4u);
+    EXPECT_TRUE(Delete(*registry_, "a", {}).ok());
+  }
+}
+
+TEST_F(DamagedSessionTest, WithoutItsNewestPointALastBatchIsNotKnown) {
+  Open("a");
+  for (int i = 1; i <= 4; ++i) ASSERT_TRUE(Train(*Get("a"), i).ok());
+  Damage("DELETE FROM history WHERE slot = 4");
+  EXPECT_EQ(Get("a")->Observe().observations.last_batch, nullptr);
+  EXPECT_EQ(Get("a")->Snapshot()->num_batches_tracked, 4);
 }
 
 TEST_F(DamagedSessionTest, OneWithADamagedNameOrUidKeepsTheNameThatItsRecordSays) {
@@ -164,7 +198,7 @@ TEST_F(DamagedSessionTest, OneWithADamagedNameOrUidKeepsTheNameThatItsRecordSays
     const auto deleted = Delete(*registry_, "a", {});
     ASSERT_TRUE(deleted.ok()) << deleted.status();
     EXPECT_EQ(deleted->uid.find('\xff'), std::string::npos);
-    EXPECT_EQ(registry_->GetUsage().state_bytes, StateSizeBytes(2));
+    EXPECT_EQ(registry_->GetUsage().state_bytes, SessionSizeBytes(2));
     Restart();
     EXPECT_TRUE(report_.damaged.empty());
   }

@@ -294,6 +294,120 @@ TEST_F(ForwardCallTest, ARepeatGivesTheFirstAnswerBitForBitAndChangesNothing) {
   }
 }
 
+TEST_F(ForwardCallTest, ASnapshotsStatisticsAreThoseOfThen) {
+  ASSERT_TRUE(TakeSnapshot(*session_, {}, "fresh").ok());
+  ASSERT_TRUE(Run(MakeForward("a", kShape, kBatch)).ok());
+  ForwardRequest request = MakeForward("a", kShape, kBatch);
+  request.normalize_with = NormalizedWith::kSnapshot;
+  request.snapshot = "fresh";
+  request.update = Update::kNone;
+  request.return_normalization = true;
+  const auto reply = Run(request);
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->normalized_with, NormalizedWith::kSnapshot);
+  EXPECT_EQ(reply->saved->normalization->mean, std::vector<double>({0, 0}));
+  EXPECT_FALSE(reply->saved->from_batch);
+  EXPECT_NEAR(Values(reply->output)[2], 30, 1e-3);
+}
+
+TEST_F(ForwardCallTest, ABlendWeighsMeansAndVariances) {
+  ASSERT_TRUE(TakeSnapshot(*session_, {}, "fresh").ok());
+  ForwardRequest request = MakeForward("a", kShape, kBatch);
+  request.normalize_with = NormalizedWith::kBlend;
+  request.snapshot = "fresh";
+  request.batch_weight = 0.25;
+  request.return_batch_moments = true;
+  const auto reply = Run(request);
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->normalized_with, NormalizedWith::kBlend);
+  EXPECT_EQ(reply->update, Update::kRunning);
+  // Mean 2.5 and variance 1.25 in the batch, 0 and 1 in the snapshot.
+  EXPECT_NEAR(Values(reply->output)[0], (1 - 0.625) / std::sqrt(0.75 + 0.3125 + 1e-5), 1e-6);
+  EXPECT_DOUBLE_EQ(reply->batch_moments->mean[0], 2.5);
+  EXPECT_DOUBLE_EQ(session_->Snapshot()->running->mean[0], 0.1 * 2.5) << "what is folded in is the batch";
+}
+
+TEST_F(ForwardCallTest, ABlendOfNoneOfTheBatchIsTheSnapshotBitForBit) {
+  ASSERT_TRUE(TakeSnapshot(*session_, {}, "fresh").ok());
+  ForwardRequest request = MakeForward("a", {2, 2, 1}, {std::numeric_limits<float>::infinity(), 2, 3, 4});
+  request.snapshot = "fresh";
+  request.update = Update::kNone;
+  request.batch_weight = 0;
+  std::vector<std::vector<float>> outputs;
+  for (const NormalizedWith with : {NormalizedWith::kSnapshot, NormalizedWith::kBlend}) {
+    request.normalize_with = with;
+    const auto reply = Run(request);
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    outputs.push_back(Values(reply->output));
+  }
+  EXPECT_EQ(outputs[0], outputs[1]);
+}
+
+TEST_F(ForwardCallTest, ARepeatWithASnapshotThatIsGoneIsTheFirstAnswer) {
+  for (const NormalizedWith with : {NormalizedWith::kSnapshot, NormalizedWith::kBlend}) {
+    ASSERT_TRUE(TakeSnapshot(*session_, {}, "s").ok());
+    ForwardRequest request = MakeForward("a", kShape, kBatch, absl::StrCat("id", static_cast<int>(with)));
+    request.normalize_with = with;
+    request.snapshot = "s";
+    const auto first = Run(request);
+    ASSERT_TRUE(first.ok()) << first.status();
+    ASSERT_TRUE(DeleteSnapshot(*session_, {}, "s").ok());
+    ASSERT_TRUE(Run(MakeForward("a", kShape, kOtherBatch)).ok());
+    const auto repeat = Run(request);
+    ASSERT_TRUE(repeat.ok()) << repeat.status();
+    EXPECT_EQ(Values(repeat->output), Values(first->output));
+    EXPECT_EQ(repeat->generation, first->generation);
+    request.batch_weight = 0.9;
+    EXPECT_THAT(Run(request).status(), Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kRequestIdReused));
+  }
+}
+
+TEST_F(ForwardCallTest, SnapshotsAndBlendsThatCannotBeAreRefusedByName) {
+  ASSERT_TRUE(TakeSnapshot(*session_, {}, "s").ok());
+  ASSERT_TRUE(
+      Create(registry_, {.name = "untracked", .config = {.num_features = 2, .track_running_stats = false}}).ok());
+  ASSERT_TRUE(TakeSnapshot(**registry_.Find("untracked"), {}, "s").ok());
+  const struct {
+    NormalizedWith with;
+    const char* name;
+    const char* snapshot;
+    double batch_weight;
+    const char* text;
+  } cases[] = {
+      {NormalizedWith::kSnapshot, "a", "absent", 0, "\"absent\""},
+      {NormalizedWith::kBlend, "a", "absent", 0.5, "\"absent\""},
+      {NormalizedWith::kSnapshot, "a", "", 0, "snapshot"},
+      {NormalizedWith::kBlend, "a", "no/name", 0.5, "blend.snapshot"},
+      {NormalizedWith::kBlend, "a", "s", -0.1, "blend.batch_weight is -0.1"},
+      {NormalizedWith::kBlend, "a", "s", 1.5, "blend.batch_weight is 1.5"},
+      {NormalizedWith::kBlend, "a", "s", std::numeric_limits<double>::quiet_NaN(), "blend.batch_weight is nan"},
+      {NormalizedWith::kBlend, "untracked", "s", 0.5, "blend"},
+      {NormalizedWith::kSnapshot, "untracked", "s", 0, "snapshot"},
+  };
+  for (const auto& [with, name, snapshot, batch_weight, text] : cases) {
+    ForwardRequest request = MakeForward(name, kShape, kBatch);
+    request.normalize_with = with;
+    request.snapshot = snapshot;
+    request.batch_weight = batch_weight;
+    request.update = Update::kNone;
+    const Reply reply = Start(request);
+    EXPECT_EQ(engine_.num_held(), 0u);
+    ASSERT_TRUE(reply->has_value()) << text;
+    EXPECT_FALSE((*reply)->ok()) << text;
+    EXPECT_TRUE(absl::StrContains((*reply)->status().message(), text)) << (*reply)->status();
+  }
+  ForwardRequest request = MakeForward("a", kShape, kBatch);
+  request.normalize_with = NormalizedWith::kBlend;
+  request.snapshot = "s";
+  request.return_saved_forward = true;
+  EXPECT_THAT((*Start(request))->status(), Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField));
+  request.return_saved_forward = false;
+  request.input.dimensions = {1, 2};
+  request.input.pieces[0] = request.input.pieces[0].subspan(0, 8);
+  request.update = Update::kNone;
+  EXPECT_THAT((*Start(request))->status(), Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kBatchTooSmall));
+}
+
 TEST_F(ForwardCallTest, ARepeatIsARepeatEvenIfItWouldNotUpdateByNow) {
   const auto first = Run(MakeForward("a", kShape, kBatch, "id"));
   ASSERT_TRUE(SetMode(*session_, {}, Mode::kEval).ok());

@@ -166,13 +166,30 @@ TEST(ReadForwardRequest, UnknownEnumValuesAreNamed) {
   }
 }
 
+TEST(ReadForwardRequest, ASnapshotAndABlendAreRead) {
+  v1::ForwardRequest message = Message();
+  message.set_snapshot("source");
+  auto request = ReadForwardRequest(Sliced(message.SerializeAsString(), 64));
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->normalize_with, NormalizedWith::kSnapshot);
+  EXPECT_EQ(request->snapshot, "source");
+  message.mutable_blend()->set_snapshot("other");
+  request = ReadForwardRequest(Sliced(message.SerializeAsString(), 64));
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->normalize_with, NormalizedWith::kBlend);
+  EXPECT_EQ(request->snapshot, "other");
+  EXPECT_EQ(request->batch_weight, 0.1);
+  message.mutable_blend()->set_batch_weight(0);
+  request = ReadForwardRequest(Sliced(message.SerializeAsString(), 64));
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->batch_weight, 0);
+}
+
 TEST(ReadForwardRequest, AFieldKeptForLaterIsRefusedAndNotLeftOutInSilence) {
-  for (const int number : {9, 10, 15}) {
-    v1::ForwardRequest message = Message();
-    message.GetReflection()->MutableUnknownFields(&message)->AddLengthDelimited(number, "x");
-    const absl::Status status = ReadForwardRequest(Sliced(message.SerializeAsString(), 64)).status();
-    ASSERT_THAT(status, Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField)) << number;
-  }
+  v1::ForwardRequest location = Message();
+  location.GetReflection()->MutableUnknownFields(&location)->AddLengthDelimited(15, "x");
+  EXPECT_THAT(ReadForwardRequest(Sliced(location.SerializeAsString(), 64)).status(),
+              Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField));
   v1::ForwardRequest message = Message();
   v1::Tensor* tensor = message.mutable_input();
   tensor->GetReflection()->MutableUnknownFields(tensor)->AddLengthDelimited(14, "x");

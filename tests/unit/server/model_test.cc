@@ -192,6 +192,70 @@ TEST_F(ModelTest, ExpectationsGoWithASingleSession) {
   }
 }
 
+TEST_F(ModelTest, DeletionIsOneWriteAndARepeatAnswersAsTheFirstTime) {
+  ASSERT_TRUE(TakeSnapshot("best").ok());
+  const auto remove = [&](const std::string& request_id, const std::string& name = "net/") {
+    return AnswerOf<Deletions>(
+        [&](auto answered) { registry_->DeleteModel(name, {.request_id = request_id}, std::move(answered)); });
+  };
+  held_->Hold();
+  Promise<Deletions> deleted, again;
+  registry_->DeleteModel("net/", {.request_id = "id"}, deleted.Callback());
+  registry_->DeleteModel("net/", {.request_id = "id"}, again.Callback());
+  EXPECT_EQ(held_->num_held(), 1u);
+  EXPECT_EQ(registry_->FindAll("net/")->size(), 3u) << "it is not stored yet";
+  held_->PassAll();
+  ASSERT_TRUE(deleted.is_there() && again.is_there());
+  ASSERT_TRUE((*deleted).ok()) << (*deleted).status();
+  const auto names_of = [](const Deletions& deletions) {
+    std::vector<std::string> names;
+    for (const Deletion& deletion : deletions) names.push_back(deletion.name);
+    return names;
+  };
+  EXPECT_THAT(names_of(**deleted), ElementsAre("net/a", "net/b", "net/c"));
+  EXPECT_EQ((**again)[1].uid, (**deleted)[1].uid);
+  const auto usage = registry_->GetUsage();
+  EXPECT_EQ(usage.num_sessions, 1);
+  EXPECT_EQ(usage.state_bytes, SessionSizeBytes(2));
+  for (int restart = 0; restart < 2; ++restart) {
+    Restart();
+    EXPECT_EQ(registry_->GetUsage().num_sessions, restart + 1);
+    const auto repeated = remove("id");
+    ASSERT_TRUE(repeated.ok()) << repeated.status();
+    EXPECT_EQ((*repeated)[2].uid, (**deleted)[2].uid);
+    EXPECT_EQ((*repeated)[2].name, "net/c");
+    EXPECT_THAT(remove("id", "other/").status(),
+                Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kRequestIdReused));
+    if (restart == 0) {
+      EXPECT_THAT(remove("another").status(), Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
+      Open("net/a");
+    }
+  }
+}
+
+TEST_F(ModelTest, ARefusedDeletionLeavesEverySessionAndCanBeRepeated) {
+  held_->Hold();
+  Promise<Deletions> refused;
+  registry_->DeleteModel("net/", {.request_id = "id"}, refused.Callback());
+  held_->RefuseOne();
+  EXPECT_THAT((*refused).status(), kRefused);
+  held_->PassAll();
+  EXPECT_TRUE(SetMode(Mode::kEval).ok());
+  EXPECT_EQ(registry_->FindAll("net/")->size(), 3u);
+  for (const ChangeGuard& guard : {ChangeGuard{.expected_generation = 1}, ChangeGuard{.expected_uid = "x"}}) {
+    const auto answer =
+        AnswerOf<Deletions>([&](auto answered) { registry_->DeleteModel("net/", guard, std::move(answered)); });
+    EXPECT_THAT(answer.status(), Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField));
+  }
+  const auto deleted = AnswerOf<Deletions>(
+      [&](auto answered) { registry_->DeleteModel("net/", {.request_id = "id"}, std::move(answered)); });
+  ASSERT_TRUE(deleted.ok()) << deleted.status();
+  EXPECT_EQ(deleted->size(), 3u);
+  Restart();
+  EXPECT_THAT(registry_->FindAll("net/").status(), Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
+  EXPECT_NE(Get("other"), nullptr);
+}
+
 TEST_F(ModelTest, WhoObservesAllSeesAllOfAChangeOrNothingOfIt) {
   const auto sessions = *registry_->FindAll("net/");
   std::atomic<bool> stop = false;

@@ -21,8 +21,8 @@ TEST(PageToken, OfSnapshotsIsAnotherThanOfSessionsAndSaysSo) {
   const absl::Status status = ReadPageToken(Listing::kSnapshots, "b", token).status();
   EXPECT_THAT(status, Fails(absl::StatusCode::kInvalidArgument, ErrorReason::kInvalidField));
   EXPECT_THAT(std::string(status.message()),
-              testing::EndsWith("is no next_page_token of a listing of the snapshots of session \"b\": send the token "
-                                "with the session it came for"));
+              testing::EndsWith("is no next_page_token of a listing of the snapshots of \"b\": send the token "
+                                "with the name it came for"));
 }
 
 TEST(PageToken, WhatIsNoTokenIsRefused) {

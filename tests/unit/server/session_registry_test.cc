@@ -95,11 +95,13 @@ TEST(SessionRegistry, TheSizeOfAStateNeverWrapsRound) {
   EXPECT_GT(StateSizeBytes(int64_t{1} << 28), int64_t{24} << 28);
   for (const int64_t num_features : {int64_t{1} << 59, int64_t{1} << 60, std::numeric_limits<int64_t>::max()}) {
     EXPECT_EQ(StateSizeBytes(num_features), std::numeric_limits<int64_t>::max()) << num_features;
+    EXPECT_EQ(SessionSizeBytes(num_features), std::numeric_limits<int64_t>::max()) << num_features;
   }
 }
 
 TEST(SessionRegistry, LimitsAreNamedAndDeletingMakesRoom) {
-  SessionRegistry registry({.max_sessions = 2, .max_state_bytes = 2 * StateSizeBytes(2) + 10, .max_num_features = 100});
+  SessionRegistry registry(
+      {.max_sessions = 2, .max_state_bytes = 2 * SessionSizeBytes(2) + 10, .max_num_features = 100});
   ASSERT_TRUE(Create(registry, Draft("a")).ok());
   const absl::Status too_wide = Create(registry, Draft("b", 3)).status();
   EXPECT_THAT(too_wide, Fails(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached));
@@ -111,7 +113,7 @@ TEST(SessionRegistry, LimitsAreNamedAndDeletingMakesRoom) {
   EXPECT_THAT(Clone(registry, "a", {}, "c").status(),
               Fails(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached));
   ASSERT_TRUE(Delete(registry, "a", {}).ok());
-  EXPECT_EQ(registry.GetUsage().state_bytes, StateSizeBytes(2));
+  EXPECT_EQ(registry.GetUsage().state_bytes, SessionSizeBytes(2));
   EXPECT_TRUE(Create(registry, Draft("c")).ok());
 }
 

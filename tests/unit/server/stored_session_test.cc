@@ -234,7 +234,7 @@ TEST_F(StoredSessionTest, WhatIsRememberedIsReadBeforeTheFirstChangeAndNotBefore
   EXPECT_THAT(session->Recall("first", kPayload).status(), is_data_loss);
   EXPECT_EQ(session->Snapshot()->generation, 1);
   EXPECT_THAT(TakeSnapshot(*session, {}, "s").status(), is_data_loss);
-  EXPECT_EQ(registry_->GetUsage().state_bytes, StateSizeBytes(2));
+  EXPECT_EQ(registry_->GetUsage().state_bytes, SessionSizeBytes(2));
   Restart();
   EXPECT_EQ(Get("a")->Snapshot()->mode, Mode::kTrain);
   EXPECT_TRUE(Delete(*registry_, "a", {}).ok());
@@ -313,7 +313,7 @@ TEST_F(StoredSessionTest, ASessionIsFoundOnceItIsStoredAndAnotherOfItsNameWaits)
   EXPECT_THAT((*first).status(), Fails(absl::StatusCode::kUnavailable, ErrorReason::kStoreRefused));
   held_->PassAll();
   EXPECT_EQ((*second)->config.num_features, 3);
-  EXPECT_EQ(registry_->GetUsage().state_bytes, StateSizeBytes(3));
+  EXPECT_EQ(registry_->GetUsage().state_bytes, SessionSizeBytes(3));
 
   held_->Hold();
   Promise<SessionDescription> third;
@@ -339,7 +339,7 @@ TEST_F(StoredSessionTest, CreationsAndDeletionsAreRepeatableAfterARestart) {
   EXPECT_EQ(Delete(*registry_, "a", {.request_id = "delete"})->uid, deleted->uid);
   EXPECT_FALSE(registry_->Find("a").ok());
   EXPECT_EQ(registry_->GetUsage().num_sessions, 1);
-  EXPECT_EQ(registry_->GetUsage().state_bytes, StateSizeBytes(2));
+  EXPECT_EQ(registry_->GetUsage().state_bytes, SessionSizeBytes(2));
 }
 
 TEST_F(StoredSessionTest, ADeletionThatIsRefusedLeavesTheSession) {
@@ -377,7 +377,7 @@ TEST_F(StoredSessionTest, DamageIsToldForTheSessionItIsInAndOthersAreServed) {
     EXPECT_TRUE(Delete(*registry_, name, {.request_id = name}).ok());
     EXPECT_THAT(registry_->Find(name).status(), Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
   }
-  EXPECT_EQ(registry_->GetUsage().state_bytes, StateSizeBytes(2));
+  EXPECT_EQ(registry_->GetUsage().state_bytes, SessionSizeBytes(2));
   Restart();
   EXPECT_EQ(registry_->List("", 0, "")->sessions.size(), 1u);
 }

@@ -86,12 +86,13 @@ TEST_F(MigrationTest, AFileOfVersionOneKeepsEverythingAndTakesWhatIsNew) {
   ExpectVersionOneContents(*store, 2);
   SessionWrite change = Change("uid-1", 2, 5);
   change.snapshot = StoredSnapshot{"new in version 2", "record"};
+  change.history = {{7, "new in version 5"}};
   EXPECT_TRUE(Put(*store, change, Durability::kFlush).ok());
   EXPECT_TRUE(Put(*store, Deletion("uid-0", 2, 5)).ok());
   EXPECT_TRUE(Put(*store, Creation("another")).ok());
   store = nullptr;
-  EXPECT_EQ(QueryFile(directory_.file("normserve.db"), "PRAGMA user_version"), 4);
-  EXPECT_EQ(SchemaVersion(), 4);
+  EXPECT_EQ(QueryFile(directory_.file("normserve.db"), "PRAGMA user_version"), 5);
+  EXPECT_EQ(SchemaVersion(), 5);
   // A session's requests lie together: else reading them takes a page each.
   EXPECT_EQ(QueryFile(directory_.file("normserve.db"),
                       "SELECT count(*) FROM sqlite_schema WHERE name = 'requests' AND sql LIKE '%WITHOUT ROWID'"),
@@ -100,13 +101,15 @@ TEST_F(MigrationTest, AFileOfVersionOneKeepsEverythingAndTakesWhatIsNew) {
   EXPECT_EQ(store->ListSessions()->size(), 3u);
   ASSERT_EQ(store->Load("uid-1")->snapshots.size(), 1u);
   EXPECT_EQ(store->Load("uid-1")->snapshots[0].name, "new in version 2");
+  ASSERT_EQ(store->Load("uid-1")->history.size(), 1u);
+  EXPECT_EQ(store->Load("uid-1")->history[0].record, "new in version 5");
 }
 
 TEST_F(MigrationTest, AMigratedFileSaysSoInItsOwnHeaderAtOnce) {
   auto store = OpenStore(directory_.path());
   ASSERT_NE(store, nullptr);
   const std::string bytes = directory_.Read("normserve.db");
-  EXPECT_THAT(bytes.substr(60, 4), ElementsAre('\0', '\0', '\0', '\4'));
+  EXPECT_THAT(bytes.substr(60, 4), ElementsAre('\0', '\0', '\0', '\5'));
 }
 
 TEST_F(MigrationTest, HundredsOfRestartsLoseNothing) {

@@ -88,10 +88,12 @@ TEST_F(SqliteStoreTest, EverythingWrittenComesBackAfterAReopen) {
   change.dropped = {{VectorKind::kRunning, 0}};
   change.request = StoredRequest{1, 3, "three", ""};
   change.snapshot = StoredSnapshot{"first", ""};
+  change.history = {{5, "replaced"}, {2, all_bytes}};
   ASSERT_TRUE(Put(*store_, change).ok());
   change = Change("a", 1, 4);
   change.snapshot = StoredSnapshot{"second", "again"};
   change.deleted_snapshot = "second";
+  change.history = {{5, "five"}};
   ASSERT_TRUE(Put(*store_, change).ok());
 
   for (int round = 0; round < 2; ++round) {
@@ -116,6 +118,10 @@ TEST_F(SqliteStoreTest, EverythingWrittenComesBackAfterAReopen) {
     ASSERT_EQ(session.snapshots.size(), 2u);
     EXPECT_EQ(session.snapshots[0].name, "first");
     EXPECT_EQ(session.snapshots[1].record, "again");
+    ASSERT_EQ(session.history.size(), 2u);
+    EXPECT_EQ(session.history[0].slot, 2);
+    EXPECT_EQ(session.history[0].record, all_bytes);
+    EXPECT_EQ(session.history[1].record, "five");
     const auto requests = store_->ListServerRequests();
     ASSERT_TRUE(requests.ok() && requests->size() == 1);
     EXPECT_EQ(requests->front().slot, 7);

@@ -1,0 +1,194 @@
+"""Moments sent while a model is trained, without holding training up. `normserve.torch.hooks` is their name."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from normserve.moments import Moments
+from normserve.torch_moments import batch_norm_layers
+
+# {layer: [(values a channel, mean, biased variance), one a use]} of one training step, on the model's device.
+_Step = dict[str, list[tuple[int, torch.Tensor, torch.Tensor]]]
+Send = Callable[[dict[str, Moments]], None]
+
+_SLOWEST_RETRY = 10.0  # seconds
+
+
+class TrainingHooks:
+    """Sends what a model's batch-norm layers are fed while it is trained. Made by `normserve.torch.hooks`.
+
+    sent     steps whose moments the server has
+    dropped  steps whose moments were dropped: the oldest where the queue was full, and those that could not be sent
+    errors   how many calls failed; `last_error` is the newest of their exceptions, None: none so far
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        send: Send,
+        *,
+        every: int,
+        queue_size: int,
+        interval: float,
+        flush_timeout: float,
+    ) -> None:
+        if every < 1 or queue_size < 1 or interval < 0:
+            raise ValueError(f"every is {every}, queue_size {queue_size}, interval {interval}: 1, 1 and 0 at least")
+        self.sent = self.dropped = self.errors = 0
+        self.last_error: Exception | None = None
+        self._model = model
+        self._send = send
+        self._every = every
+        self._queue_size = queue_size
+        self._interval = interval
+        self._flush_timeout = flush_timeout
+        # Of the training thread alone.
+        self._num_steps = 0
+        self._step: _Step | None = None
+        self._handles: list[Any] = []
+        # Guarded by _changed.
+        self._changed = threading.Condition()
+        self._queue: collections.deque[_Step] = collections.deque()
+        self._in_work = 0
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> TrainingHooks:
+        # First, as the model may be a layer itself.
+        self._handles.append(self._model.register_forward_pre_hook(self._begin))
+        for name, module in batch_norm_layers(self._model):
+            self._handles.append(module.register_forward_pre_hook(self._layer_hook(name)))
+        self._handles.append(self._model.register_forward_hook(self._end))
+        self._thread = threading.Thread(target=self._work, name="normserve-hooks", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Waits until all that was queued is sent or dropped, for `timeout` seconds at most (None: flush_timeout); whether
+        it is."""
+        end = time.monotonic() + (self._flush_timeout if timeout is None else timeout)
+        with self._changed:
+            self._changed.notify_all()
+            while self._queue or self._in_work:
+                left = end - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
+
+    def close(self) -> None:
+        """Takes the hooks out of the model, flushes, and ends the thread; what could not be sent in time counts as dropped.
+        A second time does nothing."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        with self._changed:
+            self._closing = True  # no more waiting for company
+        self.flush()
+        with self._changed:
+            self.dropped += len(self._queue)
+            self._queue.clear()
+            self._changed.notify_all()
+
+    # ---- The training thread. Nothing here may raise, wait for the server or copy from a device.
+
+    def _begin(self, module: nn.Module, inputs: Any) -> None:
+        self._step = None
+        if module.training:
+            if self._num_steps % self._every == 0:
+                self._step = {}
+            self._num_steps += 1
+
+    def _layer_hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            step = self._step
+            if step is None or not module.training:
+                return
+            try:
+                step.setdefault(name, []).append(_count_mean_var(inputs[0].detach()))
+            except Exception as error:  # pylint: disable=broad-exception-caught
+                self._note(error)
+
+        return add
+
+    def _end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        step, self._step = self._step, None
+        if not step:
+            return
+        with self._changed:
+            if len(self._queue) == self._queue_size:
+                self._queue.popleft()
+                self.dropped += 1
+            self._queue.append(step)
+            if len(self._queue) == 1 or self._closing:
+                self._changed.notify_all()
+
+    # ---- The background thread
+
+    def _work(self) -> None:
+        backoff = self._interval
+        while True:
+            with self._changed:
+                while not self._queue and not self._closing:
+                    self._changed.wait()
+                if not self._queue:
+                    return
+                # Steps that come in the meantime travel along.
+                end = time.monotonic() + backoff
+                while not self._closing and time.monotonic() < end:
+                    self._changed.wait(end - time.monotonic())
+                steps = list(self._queue)
+                self._queue.clear()
+                self._in_work = len(steps)
+            try:
+                self._send(_merged(steps))
+                failed, backoff = 0, self._interval
+            except Exception as error:  # pylint: disable=broad-exception-caught
+                self._note(error)
+                failed, backoff = len(steps), min(max(2 * backoff, 0.1), _SLOWEST_RETRY)
+            with self._changed:
+                self._in_work = 0
+                self.sent += len(steps) - failed
+                self.dropped += failed
+                self._changed.notify_all()
+
+    def _note(self, error: Exception) -> None:
+        self.errors += 1
+        self.last_error = error
+
+
+def _count_mean_var(tensor: torch.Tensor) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Of [N, C, *]: values a channel, their mean and biased variance, in float32 at least."""
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        tensor = tensor.float()
+    axes = [axis for axis in range(tensor.dim()) if axis != 1]
+    var, mean = torch.var_mean(tensor, axes, unbiased=False)
+    return tensor.numel() // max(1, tensor.shape[1]), mean, var
+
+
+def _merged(steps: list[_Step]) -> dict[str, Moments]:
+    found: dict[str, Moments] = {}
+    for step in steps:
+        for name, uses in step.items():
+            for count, mean, var in uses:
+                moments = Moments(count, _double(mean), _double(var) * count)
+                found[name] = found[name] + moments if name in found else moments
+    return found
+
+
+def _double(tensor: torch.Tensor) -> Any:
+    return tensor.cpu().double().numpy().astype(np.float64, copy=False)

@@ -22,6 +22,10 @@ find_package(Protobuf REQUIRED)
 find_package(absl REQUIRED)
 find_package(gRPC REQUIRED CONFIG)
 find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
+find_package(PkgConfig REQUIRED)
+if(NORMSERVE_CLIENT)
+  pkg_check_modules(CAIRO REQUIRED IMPORTED_TARGET cairo)  # normctl's plots
+endif()
 if(NORMSERVE_SERVER)
   find_package(spdlog REQUIRED)
   find_program(GLSLC glslc REQUIRED)
@@ -31,7 +35,6 @@ if(NORMSERVE_SERVER)
   find_package(SQLite3 REQUIRED)
   # By pkg-config: it says which of cpp-httplib's switches Debian's library was compiled with, and has Prometheus' core
   # without the HTTP server that comes with it.
-  find_package(PkgConfig REQUIRED)
   pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
   pkg_check_modules(PROMETHEUS REQUIRED IMPORTED_TARGET prometheus-cpp-core)
 endif()

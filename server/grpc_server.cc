@@ -92,6 +92,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Create(const ServerOptio
   builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   // Two servers on one port would share its clients at random.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Who watches and is gone without a word is noticed.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
   builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, options.channelz ? 1 : 0);
   if (!options.reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   std::vector<int> ports(options.listen.size());
@@ -114,6 +116,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Create(const ServerOptio
 bool GrpcServer::Drain(absl::Duration timeout) {
   server_->GetHealthCheckService()->Shutdown();
   gate_->StartDraining();
+  service_->Drain();
   const bool finished = gate_->WaitForCalls(timeout);
   // Without a deadline this would wait for health watches, which never end by themselves.
   server_->Shutdown(std::chrono::system_clock::now() + kFarewell);

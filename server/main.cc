@@ -219,7 +219,8 @@ int Serve(const ServerOptions& options, EndSignals& end_signals) {
                                 .device_tests = chosen->device_tests,
                                 .max_message_bytes = options.max_message_bytes,
                                 .max_in_flight_bytes = options.max_in_flight_bytes,
-                                .max_saved_forward_bytes = options.max_saved_forward_bytes};
+                                .max_saved_forward_bytes = options.max_saved_forward_bytes,
+                                .max_watchers = options.max_watchers};
   SavedForwardCache saved_forwards(options.max_saved_forward_bytes);
   auto service = std::make_unique<BatchNormServiceImpl>(registry, engine, saved_forwards, gate, description);
   auto server = GrpcServer::Create(options, std::move(service), gate);

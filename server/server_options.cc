@@ -131,6 +131,9 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
   limits.Option("max-num-features", options.session_limits.max_num_features, "Channels of one session")
       ->check(positive)
       ->type_name("COUNT");
+  limits.Option("max-watchers", options.max_watchers, "Callers of WatchStats at once")
+      ->check(positive)
+      ->type_name("COUNT");
 
   FlagGroup log(app, "Log");
   log.Option("log-format", options.log_format, "text or json, on stderr")->check(CLI::IsMember({"text", "json"}));

@@ -28,9 +28,10 @@ struct ServerOptions {
   int64_t max_message_bytes = int64_t{256} << 20;
   int64_t max_in_flight_bytes = int64_t{1} << 30;
   int64_t max_saved_forward_bytes = int64_t{1} << 30;  // 0: none is kept
-  std::string admin_listen;                            // HOST:PORT of the admin port; empty: none
-  std::vector<std::string> admin_hosts;                // names that it answers to, beside addresses and localhost
-  int64_t admin_max_session_gauges = 200;              // sessions with gauges of their own in /metrics
+  int64_t max_watchers = 1000;
+  std::string admin_listen;                // HOST:PORT of the admin port; empty: none
+  std::vector<std::string> admin_hosts;    // names that it answers to, beside addresses and localhost
+  int64_t admin_max_session_gauges = 200;  // sessions with gauges of their own in /metrics
 
   absl::Duration drain_timeout = absl::Seconds(30);
 

@@ -16,6 +16,7 @@
 #include "client/cli/session_commands.h"
 #include "client/cli/snapshot_commands.h"
 #include "client/cli/stats_command.h"
+#include "client/cli/watch_command.h"
 
 namespace normserve::cli {
 namespace {
@@ -34,7 +35,8 @@ struct Options {
   client::ListSessionsOptions list;
   std::string mode;
   std::string service;
-  client::StatsOptions stats;
+  StatsCommandOptions stats;
+  WatchCommandOptions watch;
   client::DiagnoseOptions diagnose;
   std::string diagnose_file;
   ObserveCommandOptions observe;
@@ -152,16 +154,47 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   AddNamed(mode, options.session);
   mode->add_option("mode", options.mode, "train, eval or shadow")->required()->check(CLI::IsMember(kModes));
   mode->callback([&] { run = [&] { return SetMode(options.command_line, options.session, options.mode); }; });
+}
 
+void AddStatsCommands(CLI::App& app, Options& options, std::function<int()>& run) {
   CLI::App* stats = AddCommand(
-      app, "stats", "Shows the running statistics of a session, a line a channel, or of a model, a line a session.",
-      "normctl stats encoder/bn3 --first 8 --count 4\n         normctl stats encoder/");
-  AddNamed(stats, options.session);
-  stats->add_option("--first", options.stats.first_channel, "first channel; default 0")->type_name("N");
-  stats->add_option("--count", options.stats.num_channels, "how many channels; default 0: all")->type_name("N");
-  stats->add_flag("--last-batch", options.stats.return_last_batch, "the moments of the newest training batch too");
-  stats->add_flag("--shadow", options.stats.return_shadow, "the shadow moments too");
-  stats->callback([&] { run = [&] { return Stats(options.command_line, options.session, options.stats); }; });
+      app, "stats",
+      "Shows the running statistics of a session, a line a channel, or of a model, a line a session, and what "
+      "is the matter with channels.",
+      "normctl stats encoder/bn3 --first 8 --count 4\n         normctl stats encoder/ --by-drift\n"
+      "         normctl stats encoder/bn3 --plot bn3.png");
+  StatsCommandOptions& s = options.stats;
+  AddNamed(stats, s.session);
+  stats->add_option("--first", s.stats.first_channel, "first channel; default 0")->type_name("N");
+  stats->add_option("--count", s.stats.num_channels, "how many channels; default 0: all")->type_name("N");
+  stats->add_flag("--last-batch", s.stats.return_last_batch, "the moments of the newest training batch too");
+  stats->add_flag("--shadow", s.stats.return_shadow, "the shadow moments too");
+  stats
+      ->add_option("--compare", s.compare,
+                   "last-batch, shadow or observed: how far those lie from the running statistics; a model's default: "
+                   "last-batch")
+      ->check(CLI::IsMember({"last-batch", "shadow", "observed"}));
+  stats->add_flag("--by-drift", s.by_drift, "a model's sessions with the most drifted first");
+  stats
+      ->add_option("--plot", s.plot,
+                   "a picture of a session: running mean and deviation a channel, beside those of the newest batch")
+      ->type_name("FILE.png");
+  stats->callback([&] { run = [&] { return Stats(options.command_line, options.stats); }; });
+
+  CLI::App* watch =
+      AddCommand(app, "watch",
+                 "Shows statistics as they change, until Ctrl-C: a table on a terminal, else a line for each "
+                 "change.",
+                 "normctl watch encoder/\n         normctl watch encoder/bn3 --interval 1s --count 60");
+  WatchCommandOptions& w = options.watch;
+  AddNamed(watch, w.session);
+  watch->add_option("--interval", w.interval, "show it so often, changed or not; default: when something changed")
+      ->check(CheckTimeout)
+      ->type_name("TIME");
+  watch->add_option("--count", w.count, "end after so many; default 0: never")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
+  watch->callback([&] { run = [&] { return Watch(options.command_line, options.watch); }; });
 }
 
 void AddDiagnose(CLI::App& app, Options& options, std::function<int()>& run) {
@@ -389,6 +422,7 @@ int Main(int argc, char** argv) {
       ->type_name("TIME");
   app.add_flag("--json", options.command_line.json, "print JSON, one line, for programs");
   AddSessionCommands(app, options, run);
+  AddStatsCommands(app, options, run);
   AddDiagnose(app, options, run);
   AddPopulationCommands(app, options, run);
   AddSnapshotCommands(app, options, run);

@@ -37,9 +37,11 @@ std::string Text(const CommandLine& command_line, const ServerInfo& info) {
   absl::StrAppendFormat(
       &text,
       "\nlimits\n  message            %s bytes\n  sessions           %d\n  state              %s bytes\n"
-      "  channels           %d\n  requests in work   %s bytes\n  snapshots          %d a session\n",
+      "  channels           %d\n  requests in work   %s bytes\n  snapshots          %d a session\n  watchers           "
+      "%d\n",
       Bytes(info.limits.max_message_bytes), info.limits.max_sessions, Bytes(info.limits.max_state_bytes),
-      info.limits.max_num_features, Bytes(info.limits.max_in_flight_bytes), info.limits.max_snapshots);
+      info.limits.max_num_features, Bytes(info.limits.max_in_flight_bytes), info.limits.max_snapshots,
+      info.limits.max_watchers);
   return text;
 }
 
@@ -69,7 +71,9 @@ std::string Json(const ServerInfo& info) {
         {"max_in_flight_bytes", info.limits.max_in_flight_bytes},
         {"max_snapshots", info.limits.max_snapshots},
         {"max_collections", info.limits.max_collections},
-        {"max_collection_parts", info.limits.max_collection_parts}}}};
+        {"max_collection_parts", info.limits.max_collection_parts},
+
+        {"max_watchers", info.limits.max_watchers}}}};
   return json.dump() + "\n";
 }
 

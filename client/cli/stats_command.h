@@ -8,7 +8,16 @@
 
 namespace normserve::cli {
 
-// The statistics of a session, a line a channel; or of a model, named with a '/' at its end, a line a session.
-int Stats(const CommandLine& command_line, const std::string& session, const client::StatsOptions& options);
+struct StatsCommandOptions {
+  std::string session;  // or a model, named with a '/' at its end
+  client::StatsOptions stats;
+  std::string
+      compare;  // "last-batch", "shadow", "observed", or empty: the newest batch for a model, nothing for a session
+  bool by_drift = false;  // a model's sessions in the order of their drift
+  std::string plot;       // path of a PNG file; empty: none
+};
+
+// The statistics of a session, a line a channel; or of a model, a line a session.
+int Stats(const CommandLine& command_line, const StatsCommandOptions& options);
 
 }  // namespace normserve::cli

@@ -67,14 +67,11 @@ absl::StatusOr<SessionStats> BatchNorm::Stats(int64_t first_channel, int64_t num
 }
 
 absl::StatusOr<SessionStats> BatchNorm::Stats(const StatsOptions& options) const {
-  return First(caller_->GetStats({.name = name_,
-                                  .first_channel = options.first_channel,
-                                  .num_channels = options.num_channels,
-                                  .return_last_batch = options.return_last_batch,
-                                  .return_shadow = options.return_shadow,
-                                  .view = options.view,
-                                  .compare_with = options.compare_with},
-                                 options.call));
+  return First(caller_->GetStats(StatsRequest(name_, options), options.call));
+}
+
+std::unique_ptr<StatsWatch> BatchNorm::Watch(const WatchOptions& options) const {
+  return caller_->Watch(name_, options);
 }
 
 absl::StatusOr<Diagnosis> BatchNorm::Diagnose(const DiagnoseOptions& options) const {

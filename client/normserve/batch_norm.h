@@ -11,6 +11,7 @@
 #include "normserve/call_options.h"
 #include "normserve/connection.h"
 #include "normserve/session.h"
+#include "normserve/stats_watch.h"
 #include "normserve/tensor.h"
 
 namespace normserve::client {
@@ -59,6 +60,10 @@ class BatchNorm {
   // The same, as a number a channel or summed up; with the moments that are kept beside the state, or compared with
   // them.
   absl::StatusOr<SessionStats> Stats(const StatsOptions& options) const;
+
+  // The same again and again, when it changes or by interval, until it is dropped. Asks nobody yet: what is wrong shows
+  // in the first Next.
+  std::unique_ptr<StatsWatch> Watch(const WatchOptions& options = {}) const;
 
   // Why evaluation puts out something else than training here, how much, and what to do. Changes nothing.
   absl::StatusOr<Diagnosis> Diagnose(const DiagnoseOptions& options = {}) const;

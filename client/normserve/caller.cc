@@ -29,6 +29,16 @@ bool IsRead(const ForwardRequest& request) {
 
 }  // namespace
 
+GetStatsRequest StatsRequest(const std::string& name, const StatsOptions& options) {
+  return {.name = name,
+          .first_channel = options.first_channel,
+          .num_channels = options.num_channels,
+          .return_last_batch = options.return_last_batch,
+          .return_shadow = options.return_shadow,
+          .view = options.view,
+          .compare_with = options.compare_with};
+}
+
 Caller::Caller(std::shared_ptr<Connection> connection, ClientOptions options)
     : connection_(std::move(connection)), options_(std::move(options)) {}
 
@@ -150,6 +160,14 @@ absl::StatusOr<std::vector<Snapshot>> Caller::ListAllSnapshots(const std::string
 absl::StatusOr<std::vector<SessionStats>> Caller::GetStats(const GetStatsRequest& request,
                                                            const CallOptions& call) const {
   return Run(call, true, [&](absl::Time deadline) { return connection_->GetStats(request, deadline); });
+}
+
+std::unique_ptr<StatsWatch> Caller::Watch(const std::string& name, const WatchOptions& options) const {
+  return std::make_unique<StatsWatch>(connection_, options_,
+                                      WatchStatsRequest{.stats = StatsRequest(name, options.stats),
+                                                        .interval = options.interval,
+                                                        .after_generation = options.after_generation,
+                                                        .patience = options.stats.call.timeout});
 }
 
 absl::StatusOr<std::vector<Diagnosis>> Caller::Diagnose(const DiagnoseRequest& request, const CallOptions& call) const {

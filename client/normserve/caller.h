@@ -9,8 +9,12 @@
 #include "absl/status/statusor.h"
 #include "normserve/call_options.h"
 #include "normserve/connection.h"
+#include "normserve/stats_watch.h"
 
 namespace normserve::client {
+
+// What `options` ask of the session or model `name`.
+GetStatsRequest StatsRequest(const std::string& name, const StatsOptions& options);
 
 // What Client and BatchNorm share. Immutable, thread-safe if the Connection is.
 class Caller {
@@ -37,6 +41,8 @@ class Caller {
   absl::StatusOr<std::vector<Session>> ListAllSessions(ListSessionsRequest request, const CallOptions& call) const;
   absl::StatusOr<std::vector<Snapshot>> ListAllSnapshots(const std::string& name, const CallOptions& call) const;
   absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, const CallOptions& call) const;
+  // Of the session or model that `name` says.
+  std::unique_ptr<StatsWatch> Watch(const std::string& name, const WatchOptions& options) const;
   absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, const CallOptions& call) const;
   absl::StatusOr<std::vector<Observed>> Observe(ObserveRequest request, const CallOptions& call) const;
   absl::StatusOr<std::vector<SessionMoments>> GetMoments(const GetMomentsRequest& request,

@@ -23,6 +23,7 @@
 #include "normserve/server_info.h"
 #include "normserve/session.h"
 #include "normserve/statistics.h"
+#include "normserve/stats_watch.h"
 #include "normserve/tensor.h"
 
 namespace normserve::client {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -180,6 +181,13 @@ struct GetStatsRequest {
   std::optional<ComparisonSource> compare_with = {};  // nothing: no comparison
 };
 
+struct WatchStatsRequest {
+  GetStatsRequest stats;
+  absl::Duration interval = absl::ZeroDuration();  // zero: on change
+  std::optional<int64_t> after_generation = {};    // of a single session
+  std::optional<absl::Duration> patience = {};     // how long the server may be away; not sent
+};
+
 struct DiagnoseRequest {
   std::string name;                       // of a session, or of a model, ending in '/'
   std::optional<Moments> moments;         // of a single session
@@ -241,7 +249,25 @@ struct SessionStats {
   // What is the matter with channels, such as "DEAD" (normserve.v1.FlagReason without its prefix), and which have it.
   std::map<std::string, std::vector<int64_t>> flags = {};
   std::optional<Comparison> comparison = {};  // of the same channels, with compare_with
-  std::optional<StatsSummary> summary = {};   // with StatsView::kSummary
+  std::optional<StatsSummary> summary = {};   // with StatsView::kSummary or compare_with
+};
+
+// What changed since the update before: the session that is watched, or those of the model that changed or were opened.
+struct StatsUpdate {
+  std::vector<SessionStats> sessions;
+  std::vector<std::string> deleted_sessions;  // of a model: those that are gone
+  bool is_complete = false;                   // of a model: what is not in `sessions` is gone
+};
+
+// One WatchStats call. One thread reads; Cancel may be called from any.
+class StatsStream {
+ public:
+  virtual ~StatsStream() = default;
+
+  // Waits for the next message; the status that the call ended with.
+  virtual absl::StatusOr<StatsUpdate> Read() = 0;
+  // Ends the call.
+  virtual void Cancel() = 0;
 };
 
 struct ImportStateRequest {
@@ -283,6 +309,8 @@ class Connection {
   virtual absl::StatusOr<ForwardResult> Forward(const ForwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<BackwardResult> Backward(const BackwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, absl::Time deadline) = 0;
+  // What is wrong shows in the first Read. Never null.
+  virtual std::shared_ptr<StatsStream> WatchStats(const WatchStatsRequest& request) = 0;
   virtual absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<Observed>> Observe(const ObserveRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<SessionMoments>> GetMoments(const GetMomentsRequest& request,

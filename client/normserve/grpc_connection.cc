@@ -32,6 +32,39 @@ void Prepare(grpc::ClientContext& context, absl::Time deadline, const std::strin
   if (!session.empty() && printable && session.size() <= 255) context.AddMetadata(kSessionKey, session);
 }
 
+class GrpcStatsStream : public StatsStream {
+ public:
+  GrpcStatsStream(v1::BatchNormService::Stub& stub, const WatchStatsRequest& request) {
+    Prepare(context_, absl::InfiniteFuture(), request.stats.name);
+    reader_ = stub.WatchStats(&context_, ToMessage(request));
+  }
+  ~GrpcStatsStream() override {
+    context_.TryCancel();
+    if (reader_ != nullptr) Finish();
+  }
+
+  absl::StatusOr<StatsUpdate> Read() override {
+    v1::WatchStatsReply message;
+    if (reader_ != nullptr && reader_->Read(&message)) return FromMessage(message);
+    if (reader_ != nullptr) Finish();
+    return end_;
+  }
+
+  void Cancel() override { context_.TryCancel(); }
+
+ private:
+  void Finish() {
+    end_ = FromGrpcStatus(reader_->Finish());
+    // A server has no reason to end a watch well.
+    if (end_.ok()) end_ = absl::UnavailableError("the server ended the watch");
+    reader_ = nullptr;
+  }
+
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::WatchStatsReply>> reader_;  // null: it has ended
+  absl::Status end_;
+};
+
 class GrpcConnection : public Connection {
  public:
   explicit GrpcConnection(std::shared_ptr<grpc::Channel> channel)
@@ -112,6 +145,11 @@ class GrpcConnection : public Connection {
   absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, absl::Time deadline) override {
     return Call<std::vector<SessionStats>>(&v1::BatchNormService::Stub::GetStats, ToMessage(request), deadline,
                                            request.name);
+  }
+
+  std::shared_ptr<StatsStream> WatchStats(const WatchStatsRequest& request) override {
+    WaitAShortWhile(absl::InfiniteFuture());
+    return std::make_shared<GrpcStatsStream>(*stub_, request);
   }
 
   absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) override {

@@ -421,7 +421,8 @@ ServerInfo FromMessage(const v1::ServerInfo& message) {
                              .max_in_flight_bytes = message.limits().max_in_flight_bytes(),
                              .max_snapshots = message.limits().max_snapshots(),
                              .max_collections = message.limits().max_collections(),
-                             .max_collection_parts = message.limits().max_collection_parts()},
+                             .max_collection_parts = message.limits().max_collection_parts(),
+                             .max_watchers = message.limits().max_watchers()},
                   .num_sessions = message.num_sessions(),
                   .state_bytes = message.state_bytes(),
                   .default_durability = FromMessage(message.default_durability())};

@@ -30,6 +30,7 @@ v1::RestoreStateRequest ToMessage(const RestoreStateRequest& request);
 v1::ListSnapshotsRequest ToMessage(const ListSnapshotsRequest& request);
 v1::DeleteSnapshotRequest ToMessage(const DeleteSnapshotRequest& request);
 v1::GetStatsRequest ToMessage(const GetStatsRequest& request);
+v1::WatchStatsRequest ToMessage(const WatchStatsRequest& request);
 v1::DiagnoseRequest ToMessage(const DiagnoseRequest& request);
 // Everything but the input.
 v1::BackwardRequest ToMessage(const BackwardRequest& request);
@@ -43,6 +44,7 @@ Mode FromMessage(v1::Mode mode);
 Moments FromMessage(const v1::Moments& message);
 RunningStatistics FromMessage(const v1::RunningStatistics& message);
 SessionStats FromMessage(const v1::SessionStatistics& message);
+StatsUpdate FromMessage(const v1::WatchStatsReply& message);
 Session FromMessage(const v1::Session& message);
 // Of the one session asked for. INTERNAL: the reply holds none.
 absl::StatusOr<std::vector<Session>> FromMessage(const v1::SetModeReply& message);

@@ -27,6 +27,7 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<ForwardResult>, Forward, (const ForwardRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<BackwardResult>, Backward, (const BackwardRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<SessionStats>>, GetStats, (const GetStatsRequest&, absl::Time), (override));
+  MOCK_METHOD(std::shared_ptr<StatsStream>, WatchStats, (const WatchStatsRequest&), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Diagnosis>>, Diagnose, (const DiagnoseRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Observed>>, Observe, (const ObserveRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<SessionMoments>>, GetMoments, (const GetMomentsRequest&, absl::Time),

@@ -25,15 +25,10 @@ absl::StatusOr<std::vector<Session>> Model::SetMode(Mode mode, const CallOptions
 }
 
 absl::StatusOr<std::vector<SessionStats>> Model::Stats(const StatsOptions& options) const {
-  return caller_->GetStats({.name = prefix_,
-                            .first_channel = options.first_channel,
-                            .num_channels = options.num_channels,
-                            .return_last_batch = options.return_last_batch,
-                            .return_shadow = options.return_shadow,
-                            .view = options.view,
-                            .compare_with = options.compare_with},
-                           options.call);
+  return caller_->GetStats(StatsRequest(prefix_, options), options.call);
 }
+
+std::unique_ptr<StatsWatch> Model::Watch(const WatchOptions& options) const { return caller_->Watch(prefix_, options); }
 
 absl::StatusOr<std::vector<Diagnosis>> Model::Diagnose(const DiagnoseOptions& options) const {
   return caller_->Diagnose({.name = prefix_,

@@ -10,6 +10,7 @@
 #include "normserve/call_options.h"
 #include "normserve/connection.h"
 #include "normserve/session.h"
+#include "normserve/stats_watch.h"
 
 namespace normserve::client {
 
@@ -34,6 +35,10 @@ class Model {
   // The running statistics of all, as of one moment. `options` names no channels. RESOURCE_EXHAUSTED: more than a reply
   // may be long.
   absl::StatusOr<std::vector<SessionStats>> Stats(const StatsOptions& options = {}) const;
+
+  // The same again and again, of the sessions that changed or were opened, and which are gone, until it is dropped.
+  // Asks nobody yet: what is wrong shows in the first Next.
+  std::unique_ptr<StatsWatch> Watch(const WatchOptions& options = {}) const;
 
   // Why evaluation puts out something else than training, layer by layer, the worst first. Changes nothing.
   absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseOptions& options = {}) const;

@@ -32,6 +32,7 @@ struct Limits {
   int64_t max_snapshots = 0;         // of one session
   int64_t max_collections = 0;       // merges and calibrations of one session that are not committed
   int64_t max_collection_parts = 0;  // of one merge or calibration
+  int64_t max_watchers = 0;          // callers of WatchStats at once
 };
 
 struct ServerInfo {

@@ -1,4 +1,4 @@
-// GetStats as messages; declared in messages.h.
+// GetStats and WatchStats as messages; declared in messages.h.
 #include <string>
 
 #include "normserve/messages.h"
@@ -87,6 +87,25 @@ SessionStats FromMessage(const v1::SessionStatistics& session) {
     stats.flags[reason] = {flag.channels().begin(), flag.channels().end()};
   }
   return stats;
+}
+
+v1::WatchStatsRequest ToMessage(const WatchStatsRequest& request) {
+  v1::WatchStatsRequest message;
+  *message.mutable_stats() = ToMessage(request.stats);
+  if (request.interval != absl::ZeroDuration()) {
+    absl::Duration rest;
+    message.mutable_interval()->set_seconds(absl::IDivDuration(request.interval, absl::Seconds(1), &rest));
+    message.mutable_interval()->set_nanos(static_cast<int32_t>(rest / absl::Nanoseconds(1)));
+  }
+  if (request.after_generation.has_value()) message.set_after_generation(*request.after_generation);
+  return message;
+}
+
+StatsUpdate FromMessage(const v1::WatchStatsReply& message) {
+  StatsUpdate update{.deleted_sessions = {message.deleted_sessions().begin(), message.deleted_sessions().end()},
+                     .is_complete = message.is_complete()};
+  for (const v1::SessionStatistics& session : message.sessions()) update.sessions.push_back(FromMessage(session));
+  return update;
 }
 
 }  // namespace normserve::client

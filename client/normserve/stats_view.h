@@ -20,6 +20,7 @@ enum class StatsView {
 enum class ComparisonSource {
   kLastBatch = 1,  // the newest batch that updated them
   kShadow = 2,     // the shadow moments
+  kObserved = 3,   // what Observe was told
 };
 
 // How far data lie from the running statistics. Vectors [C], of the channels asked for; NaN: there is nothing to tell.

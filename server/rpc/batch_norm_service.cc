@@ -271,12 +271,17 @@ Reactor* BatchNormServiceImpl::GetStats(Context* context, const grpc::ByteBuffer
                                         grpc::ByteBuffer* reply_bytes) {
   v1::GetStatsRequest request;
   v1::GetStatsReply reply;
-  return AnswerMessage(
-      context, "GetStats", *gate_, *request_bytes, request, reply, *reply_bytes, [&]() -> absl::Status {
-        const auto sessions = registry_.FindAll(request.name());
-        if (!sessions.ok()) return sessions.status();
-        return WriteStats(*sessions, registry_.ObserveAll(*sessions), request, description_.max_message_bytes, reply);
-      });
+  return AnswerMessage(context, "GetStats", *gate_, *request_bytes, request, reply, *reply_bytes,
+                       [&]() -> absl::Status {
+                         const auto sessions = registry_.FindAll(request.name());
+                         if (!sessions.ok()) return sessions.status();
+                         return WriteStats(*sessions, registry_.ObserveAll(*sessions), request,
+                                           description_.max_message_bytes, *reply.mutable_sessions());
+                       });
+}
+
+StatsWatchers::Reactor* BatchNormServiceImpl::WatchStats(Context* context, const grpc::ByteBuffer* request) {
+  return watchers_.Watch(context, *gate_, *request);
 }
 
 grpc::ServerReadReactor<grpc::ByteBuffer>* BatchNormServiceImpl::ImportState(Context* context,

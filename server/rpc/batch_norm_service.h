@@ -12,6 +12,7 @@
 #include "server/rpc/call_gate.h"
 #include "server/rpc/message_call.h"
 #include "server/rpc/server_description.h"
+#include "server/rpc/stats_watchers.h"
 #include "server/rpc/unary_call.h"
 #include "server/session/forward_request.h"
 #include "server/session/saved_forward_cache.h"
@@ -31,17 +32,19 @@ using BatchNormServiceBase = v1::BatchNormService::WithRawCallbackMethod_CreateS
                             v1::BatchNormService::WithRawCallbackMethod_RestoreState<
                                 v1::BatchNormService::WithRawCallbackMethod_ListSnapshots<
                                     v1::BatchNormService::WithRawCallbackMethod_DeleteSnapshot<
-                                        v1::BatchNormService::WithRawCallbackMethod_Diagnose<
-                                            v1::BatchNormService::WithRawCallbackMethod_ImportState<
-                                                v1::BatchNormService::WithRawCallbackMethod_ExportState<
-                                                    v1::BatchNormService::WithRawCallbackMethod_Observe<
-                                                        v1::BatchNormService::WithRawCallbackMethod_GetMoments<
-                                                            v1::BatchNormService::WithRawCallbackMethod_MergeMoments<
-                                                                v1::BatchNormService::WithRawCallbackMethod_Calibrate<
+                                        v1::BatchNormService::WithRawCallbackMethod_WatchStats<
+                                            v1::BatchNormService::WithRawCallbackMethod_Diagnose<
+                                                v1::BatchNormService::WithRawCallbackMethod_ImportState<
+                                                    v1::BatchNormService::WithRawCallbackMethod_ExportState<
+                                                        v1::BatchNormService::WithRawCallbackMethod_Observe<
+                                                            v1::BatchNormService::WithRawCallbackMethod_GetMoments<
+                                                                v1::BatchNormService::WithRawCallbackMethod_MergeMoments<
                                                                     v1::BatchNormService::
-                                                                        WithRawCallbackMethod_GetServerInfo<
+                                                                        WithRawCallbackMethod_Calibrate<
                                                                             v1::BatchNormService::
-                                                                                Service>>>>>>>>>>>>>>>>>>>>>>;
+                                                                                WithRawCallbackMethod_GetServerInfo<
+                                                                                    v1::BatchNormService::
+                                                                                        Service>>>>>>>>>>>>>>>>>>>>>>>;
 
 // Methods are in batch_norm_service.cc, those about populations in population_methods.cc.
 //
@@ -55,7 +58,11 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
         engine_(engine),
         saved_forwards_(saved_forwards),
         gate_(std::move(gate)),
-        description_(std::move(description)) {}
+        description_(std::move(description)),
+        watchers_(registry, description_.max_watchers, description_.max_message_bytes) {}
+
+  // Ends what would not end by itself: watching.
+  void Drain() { watchers_.Drain(); }
 
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;
@@ -70,6 +77,7 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   Reactor* Forward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* Backward(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetStats(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  StatsWatchers::Reactor* WatchStats(Context* context, const grpc::ByteBuffer* request) override;
   Reactor* SnapshotState(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* RestoreState(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* ListSnapshots(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
@@ -103,6 +111,7 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   SavedForwardCache& saved_forwards_;
   const std::shared_ptr<CallGate> gate_;
   const ServerDescription description_;
+  StatsWatchers watchers_;
 };
 
 }  // namespace normserve

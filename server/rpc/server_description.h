@@ -39,6 +39,7 @@ struct ServerDescription {
   int64_t max_message_bytes = 0;
   int64_t max_in_flight_bytes = 0;
   int64_t max_saved_forward_bytes = 0;
+  int64_t max_watchers = 0;
 };
 
 }  // namespace normserve

@@ -49,6 +49,7 @@ void WriteServerInfo(const ServerDescription& description, const SessionRegistry
   written->set_max_snapshots(kMaxSnapshots);
   written->set_max_collections(limits.collections.max_open);
   written->set_max_collection_parts(limits.collections.max_parts);
+  written->set_max_watchers(description.max_watchers);
   message.set_default_durability(WriteDurability(registry.default_durability()));
   message.set_num_sessions(usage.num_sessions);
   message.set_state_bytes(usage.state_bytes);

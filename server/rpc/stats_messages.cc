@@ -16,7 +16,15 @@ namespace {
 constexpr int kMaxSummaryFlagChannels = 100;
 
 v1::ComparisonSource WriteSource(ComparisonSource source) {
-  return source == ComparisonSource::kShadow ? v1::COMPARISON_SOURCE_SHADOW : v1::COMPARISON_SOURCE_LAST_BATCH;
+  switch (source) {
+    case ComparisonSource::kLastBatch:
+      return v1::COMPARISON_SOURCE_LAST_BATCH;
+    case ComparisonSource::kShadow:
+      return v1::COMPARISON_SOURCE_SHADOW;
+    case ComparisonSource::kObserved:
+      return v1::COMPARISON_SOURCE_OBSERVED;
+  }
+  return v1::COMPARISON_SOURCE_UNSPECIFIED;
 }
 
 void WriteQuantiles(const std::optional<Quantiles>& quantiles, v1::Quantiles* (v1::StatsSummary::*field)(),
@@ -133,10 +141,14 @@ absl::StatusOr<StatsChoices> ReadChoices(const v1::GetStatsRequest& request) {
     case v1::COMPARISON_SOURCE_SHADOW:
       choices.compare_with = ComparisonSource::kShadow;
       break;
+    case v1::COMPARISON_SOURCE_OBSERVED:
+      choices.compare_with = ComparisonSource::kObserved;
+      break;
     default:
       return FieldError("compare_with",
                         absl::StrCat("compare_with is ", static_cast<int>(request.compare_with()),
-                                     ": send COMPARISON_SOURCE_LAST_BATCH (1) or COMPARISON_SOURCE_SHADOW (2)"));
+                                     ": send COMPARISON_SOURCE_LAST_BATCH (1), COMPARISON_SOURCE_SHADOW (2) or "
+                                     "COMPARISON_SOURCE_OBSERVED (3)"));
   }
   if (request.compare_with() != v1::COMPARISON_SOURCE_UNSPECIFIED && !request.return_comparison()) {
     return FieldError("compare_with", "compare_with is set and return_comparison is not: set both or neither");
@@ -163,9 +175,11 @@ absl::Status WriteStatsOf(const Session& session, const SessionContent& content,
   std::optional<SessionComparison> comparison;
   if (request.return_comparison()) comparison = CompareWith(content, choices.compare_with);
   const std::vector<ChannelFlags> flags = FlagsOf(content);
+  if (choices.is_summary || comparison.has_value()) {
+    WriteSummary(content, flags, comparison.has_value() ? &*comparison : nullptr, *message.mutable_summary());
+  }
   if (choices.is_summary) {
     message.mutable_statistics()->set_num_batches_tracked(state.running == nullptr ? 0 : state.num_batches_tracked);
-    WriteSummary(content, flags, comparison.has_value() ? &*comparison : nullptr, *message.mutable_summary());
     WriteFlags(flags, *channels, kMaxSummaryFlagChannels, message);
     return absl::OkStatus();
   }
@@ -223,7 +237,7 @@ absl::Status CheckReplySize(const std::string& name, const std::vector<SessionCo
 
 absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
                         const std::vector<SessionContent>& contents, const v1::GetStatsRequest& request,
-                        int64_t max_bytes, v1::GetStatsReply& reply) {
+                        int64_t max_bytes, google::protobuf::RepeatedPtrField<v1::SessionStatistics>& messages) {
   const auto choices = ReadChoices(request);
   if (!choices.ok()) return choices.status();
   // What a channel takes at most; asked before anything is written. Flags are few and short beside it.
@@ -232,7 +246,7 @@ absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
   absl::Status status =
       CheckReplySize(request.name(), contents, num_vectors * static_cast<int64_t>(sizeof(double)), max_bytes);
   for (size_t i = 0; status.ok() && i < sessions.size(); ++i) {
-    status = WriteStatsOf(*sessions[i], contents[i], request, *choices, *reply.add_sessions());
+    status = WriteStatsOf(*sessions[i], contents[i], request, *choices, *messages.Add());
   }
   return status;
 }

@@ -30,10 +30,11 @@ absl::StatusOr<Channels> ReadChannelRange(const v1::ChannelRange& range, const s
 absl::Status CheckReplySize(const std::string& name, const std::vector<SessionContent>& contents, int64_t channel_bytes,
                             int64_t max_bytes);
 
-// Of the channels asked for. Errors as CheckReplySize and ReadChannelRange.
+// What `request` asks of each session, as `contents` (as many) has it. Errors as CheckReplySize and ReadChannelRange,
+// and INVALID_ARGUMENT: a value that this server does not know.
 absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
                         const std::vector<SessionContent>& contents, const v1::GetStatsRequest& request,
-                        int64_t max_bytes, v1::GetStatsReply& reply);
+                        int64_t max_bytes, google::protobuf::RepeatedPtrField<v1::SessionStatistics>& messages);
 
 void WriteMoments(const Moments& moments, Channels channels, v1::Moments& message);
 

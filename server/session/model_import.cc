@@ -280,7 +280,10 @@ void ModelImport::Finish(const absl::Status& status) {
       if (part.action != ImportAction::kCreated) continue;
       const auto entry = registry_.sessions_.find(part.session->name());
       entry->second.pending = nullptr;
-      if (status.ok()) continue;
+      if (status.ok()) {
+        registry_.changes().Note(part.session->name());
+        continue;
+      }
       registry_.surroundings_.state_budget->Give(SessionSizeBytes(part.first->config.num_features));
       registry_.sessions_.erase(entry);
     }

@@ -137,6 +137,7 @@ void SessionRegistry::Forget(const std::string& name) {
   if (found->second.session == nullptr)
     surroundings_.state_budget->Give(ChargedBytes(found->second.description, *found->second.stored));
   sessions_.erase(found);
+  surroundings_.changes->Note(name);
 }
 
 }  // namespace normserve

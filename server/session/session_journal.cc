@@ -502,10 +502,13 @@ void SessionJournal::ShowFirst(Callbacks& callbacks) {
   pending_.pop_front();
   memory_.Remember(first.request_id, first.fingerprint, first.answer);
   surroundings_.state_budget->Give(first.freed_bytes);
+  const bool is_deleted = first.content.is_deleted;
   {
     absl::MutexLock lock(&content_mutex_);
     std::swap(visible_, first.content);
   }
+  // Of a deletion the registry tells, once it is not found any more.
+  if (!is_deleted) surroundings_.changes->Note(identity_.name);
   callbacks.push_back([first = std::move(first)]() mutable {
     std::move(first.made)(std::move(first.answer));
     for (Waiter& waiter : first.waiters) std::move(waiter)(/*is_visible=*/true);

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/session/change_feed.h"
 #include "server/session/change_guard.h"
 #include "server/session/request_memory.h"
 #include "server/session/session_content.h"
@@ -30,7 +31,8 @@ struct SessionSurroundings {
   std::shared_ptr<absl::Mutex> together = std::make_shared<absl::Mutex>();
   std::shared_ptr<VectorBudget> vector_budget = std::make_shared<VectorBudget>(int64_t{512} << 20);
   std::shared_ptr<StateBudget> state_budget = std::make_shared<StateBudget>(int64_t{4} << 30);
-  StateStore* store = nullptr;  // null: there is none; outlives the sessions
+  std::shared_ptr<ChangeFeed> changes = std::make_shared<ChangeFeed>();  // told of what is shown
+  StateStore* store = nullptr;                                           // null: there is none; outlives the sessions
 };
 
 // Who a session is; constant.

@@ -207,6 +207,7 @@ void SessionRegistry::FinishOpening(const Opening& opening, const std::shared_pt
     }
   }
   if (status.ok()) {
+    surroundings_.changes->Note(opening.name);
     std::move(answered)(description);
   } else {
     std::move(answered)(status);

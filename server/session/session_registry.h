@@ -62,6 +62,9 @@ class SessionRegistry {
 
   const SessionLimits& limits() const { return limits_; }
 
+  // Tells which sessions change, open and go.
+  ChangeFeed& changes() const { return *surroundings_.changes; }
+
   // Of a session whose draft says nothing.
   Durability default_durability() const {
     return surroundings_.store == nullptr ? Durability::kNone : Durability::kCommit;

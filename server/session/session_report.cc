@@ -32,10 +32,25 @@ LayerSummary SummaryOf(const SessionContent& content, absl::Span<const ChannelFl
   return Summarize(StatisticsOf(*content.state), LastBatchOf(content), flags);
 }
 
+namespace {
+
+const Moments* DataOf(const Observations& observations, ComparisonSource source) {
+  switch (source) {
+    case ComparisonSource::kLastBatch:
+      return observations.last_batch.get();
+    case ComparisonSource::kShadow:
+      return observations.shadow.get();
+    case ComparisonSource::kObserved:
+      return observations.observed.get();
+  }
+  return nullptr;
+}
+
+}  // namespace
+
 SessionComparison CompareWith(const SessionContent& content, ComparisonSource source) {
   const SessionState& state = *content.state;
-  const Moments* const data =
-      source == ComparisonSource::kShadow ? content.observations.shadow.get() : content.observations.last_batch.get();
+  const Moments* const data = DataOf(content.observations, source);
   if (data == nullptr || data->count == 0 || state.running == nullptr) return {};
   auto channels = CompareChannels(*data, *state.running);
   NORMSERVE_CHECK(channels.ok());  // lengths are the session's

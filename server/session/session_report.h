@@ -27,6 +27,7 @@ LayerSummary SummaryOf(const SessionContent& content, absl::Span<const ChannelFl
 enum class ComparisonSource {
   kLastBatch,  // the newest batch that updated them
   kShadow,     // the shadow moments
+  kObserved,   // what Observe was told
 };
 
 struct SessionComparison {

@@ -138,9 +138,11 @@ TEST_F(StatsTest, TheComparisonIsThatOfTwoNormals) {
   EXPECT_DOUBLE_EQ(comparison.variance_ratio(0), 1.0 / 3);
   EXPECT_EQ(comparison.mean_z(1), 0);
 
+  const v1::StatsSummary both = Ask(request).summary();
   request.set_view(v1::STATS_VIEW_SUMMARY);
   const v1::SessionStatistics summed = Ask(request);
   EXPECT_FALSE(summed.has_comparison());
+  EXPECT_EQ(both.DebugString(), summed.summary().DebugString()) << "a comparison is summed up in every view";
   EXPECT_NEAR(summed.summary().drift(), std::sqrt(5 / (4 + 1e-5) / 2), 1e-12);
   EXPECT_DOUBLE_EQ(summed.summary().mean_z().max(), 2);
   EXPECT_EQ(summed.summary().batch_count(), 4);
@@ -163,6 +165,26 @@ TEST_F(StatsTest, TheShadowMomentsAreComparedWhenTheyAreAskedFor) {
   EXPECT_EQ(comparison.source(), v1::COMPARISON_SOURCE_SHADOW);
   EXPECT_EQ(comparison.count(), 2);
   EXPECT_DOUBLE_EQ(comparison.wasserstein(0), std::sqrt(9 + 1));
+}
+
+TEST_F(StatsTest, WhatWasObservedIsComparedWhenItIsAskedFor) {
+  Create("a", {0}, {4}, 9);
+  v1::GetStatsRequest request = Request("a", v1::STATS_VIEW_CHANNELS, /*compare=*/true);
+  request.set_compare_with(v1::COMPARISON_SOURCE_OBSERVED);
+  EXPECT_EQ(Ask(request).comparison().count(), 0);
+  v1::ObserveRequest observe;
+  observe.set_name("a");
+  observe.mutable_moments()->set_count(16);
+  observe.mutable_moments()->add_mean(1);
+  observe.mutable_moments()->add_m2(16);
+  grpc::ClientContext context;
+  v1::ObserveReply observed;
+  ASSERT_THAT(server_.stub().Observe(&context, observe, &observed), Succeeds());
+  const v1::Comparison comparison = Ask(request).comparison();
+  EXPECT_EQ(comparison.source(), v1::COMPARISON_SOURCE_OBSERVED);
+  EXPECT_EQ(comparison.count(), 16);
+  EXPECT_DOUBLE_EQ(comparison.mean_z(0), 2);
+  EXPECT_DOUBLE_EQ(comparison.wasserstein(0), std::sqrt(1 + 1));
 }
 
 TEST_F(StatsTest, ASessionWithoutStatisticsHasNothingToCompare) {

@@ -73,7 +73,7 @@ class Stats(ServerTestCase):
         bn = self.client.create(num_features=1)
         with self.assertRaisesRegex(ValueError, "summary, channels"):
             bn.stats(view="whole")
-        with self.assertRaisesRegex(ValueError, "last_batch, shadow"):
+        with self.assertRaisesRegex(ValueError, "last_batch, shadow, observed"):
             bn.stats(compare_with="mean")
 
 

@@ -25,6 +25,7 @@ from normserve.population import Calibrated, Merged, Observed
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
 from normserve.stats_view import Comparison, Quantiles, StatsSummary
+from normserve.watch import StatsUpdate, Watch
 
 __all__ = [
     "BFloat16",
@@ -55,8 +56,10 @@ __all__ = [
     "Snapshot",
     "Stats",
     "StatsSummary",
+    "StatsUpdate",
     "UseBlend",
     "UseSnapshot",
+    "Watch",
 ]
 
 

@@ -38,6 +38,13 @@ def request_id_or_random(request_id: str | None) -> str:
     return str(uuid.uuid4()) if request_id is None else request_id
 
 
+def _routing(session: str) -> tuple[tuple[str, str], ...]:
+    """Lets a proxy route by session without reading the message. A name that may not travel in metadata stays out of it; the
+    server refuses it anyway, and says why."""
+    routable = 0 < len(session) <= 255 and all(" " < c <= "~" for c in session)
+    return (("normserve-session", session),) if routable else ()
+
+
 class Caller:
     """A channel to a server. Thread-safe."""
 
@@ -73,10 +80,7 @@ class Caller:
         """The reply to `request`; repeats the call if it is `repeatable`, which is whether the server may see it twice
         without harm. Raises Error."""
         backoff = _FIRST_BACKOFF
-        # Lets a proxy route by session without reading the message. A name that may not travel in metadata stays out of
-        # it; the server refuses it anyway, and says why.
-        routable = 0 < len(session) <= 255 and all(" " < c <= "~" for c in session)
-        metadata = (("normserve-session", session),) if routable else ()
+        metadata = _routing(session)
         for attempts_left in range(self._retries if repeatable else 0, -1, -1):
             try:
                 return method(request, timeout=deadline - time.monotonic(), metadata=metadata)
@@ -90,6 +94,15 @@ class Caller:
             if error.code == grpc.StatusCode.UNAVAILABLE:
                 self._await_connection(deadline)
         raise AssertionError("a call is made at least once")
+
+    def watch(self, request: Any) -> Any:
+        """A WatchStats call: an iterator of its messages."""
+        name = request.stats.name
+        return self.stub.WatchStats(request, metadata=_routing(name))
+
+    def retries(self, timeout: float | None) -> Retries:
+        """When a watch that was lost now is begun again."""
+        return Retries(self, self.deadline(timeout))
 
     def _await_connection(self, deadline: float) -> None:
         """Gives a channel that could not connect a short while to do so. gRPC goes on connecting only while somebody waits,
@@ -109,3 +122,24 @@ class Caller:
             return None
         # The server's word is the least; the jitter keeps its callers from coming back all at once.
         return max(0.0, error.retry_delay or 0.0) + backoff * random.uniform(0.5, 1)
+
+
+class Retries:
+    """The waits between attempts to begin a lost watch again."""
+
+    def __init__(self, caller: Caller, deadline: float) -> None:
+        self._caller = caller
+        self._deadline = deadline
+        self._attempts_left = caller._retries
+        self._backoff = _FIRST_BACKOFF
+
+    def next_delay(self, error: Error) -> float | None:
+        """Seconds to wait after `error`; None: it is not to be begun again."""
+        delay = self._caller._delay(error, self._backoff)
+        if self._caller._closed or not self._attempts_left or delay is None or time.monotonic() + delay >= self._deadline:
+            return None
+        self._attempts_left -= 1
+        self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF)
+        if error.code == grpc.StatusCode.UNAVAILABLE:
+            self._caller._await_connection(self._deadline)
+        return delay

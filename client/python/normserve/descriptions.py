@@ -88,7 +88,7 @@ class Stats:
     shadow: Moments | None  # of all batches since SHADOW began; None: not asked for
     flags: Mapping[str, npt.NDArray[np.int64]]  # what is the matter with channels, such as "dead", and which have it
     comparison: Comparison | None  # with compare_with, of the same channels
-    summary: StatsSummary | None  # with view "summary"; then running_mean and running_var are None
+    summary: StatsSummary | None  # with view "summary", which has no arrays else, or compare_with
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ class Limits:
     max_snapshots: int  # of one session
     max_collections: int  # merges and calibrations of one session that are not committed
     max_collection_parts: int  # of one merge or calibration
+    max_watchers: int  # watches at once
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from normserve.session import Session
 from normserve.stats_view import stats_request
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2
+from normserve.watch import StatsUpdate, Watch, stats_update, watch_request
 
 
 class Model(ModelPopulation, Exports):
@@ -96,6 +97,30 @@ class Model(ModelPopulation, Exports):
         )
         reply = self._read(self._caller.stub.GetStats, request, timeout)
         return {self.layer(each.name): descriptions.stats(each) for each in reply.sessions}
+
+    def watch(
+        self,
+        *,
+        interval: float | None = None,
+        view: str | None = None,
+        compare_with: str | None = None,
+        return_last_batch: bool = False,
+        return_shadow: bool = False,
+        timeout: float | None = None,
+    ) -> Watch[StatsUpdate]:
+        """stats() again and again, of the sessions that changed or were opened, and which are gone; see Session.watch. Changes
+        nothing.
+
+        Errors: NOT_FOUND also when the last session is deleted.
+        """
+        request = stats_request(
+            self._prefix,
+            view=view,
+            compare_with=compare_with,
+            return_last_batch=return_last_batch,
+            return_shadow=return_shadow,
+        )
+        return Watch(self._caller, watch_request(request, interval, None), stats_update, timeout)
 
     def diagnose(
         self,

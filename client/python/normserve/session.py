@@ -32,6 +32,7 @@ from normserve.stats_view import stats_request
 from normserve.tensor_message import GRADIENT, INPUT, OUTPUT, RESENT, Array, field, form_of, split, tensor_parts
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2, statistics_pb2
+from normserve.watch import Watch, watch_request
 
 
 def vector(values: npt.ArrayLike | None, dtype: type, what: str) -> list[float] | None:
@@ -278,7 +279,8 @@ class Session(SessionPopulation, Exports):
 
           view               "channels": a number a channel. "summary": the layer in a few numbers, and of each flag the
                              first 100 channels. None: "channels"
-          compare_with       "last_batch" or "shadow": how far those lie from the running statistics. None: not asked
+          compare_with       "last_batch", "shadow" or "observed" (what observe() was told): how far those lie from the running
+                             statistics. None: not asked
           first_channel, num_channels
                              only these channels; 0: all from first_channel on
           return_last_batch, return_shadow
@@ -297,6 +299,47 @@ class Session(SessionPopulation, Exports):
         )
         reply = self._call(self._caller.stub.GetStats, request, timeout, repeatable=True)
         return descriptions.stats(reply.sessions[0])
+
+    def watch(
+        self,
+        *,
+        interval: float | None = None,
+        after_generation: int | None = None,
+        view: str | None = None,
+        compare_with: str | None = None,
+        first_channel: int = 0,
+        num_channels: int = 0,
+        return_last_batch: bool = False,
+        return_shadow: bool = False,
+        timeout: float | None = None,
+    ) -> Watch[Stats]:
+        """stats() again and again: `for stats in session.watch(): ...`. Changes nothing and holds nothing up: who is slow
+        is told less often, never of something old.
+
+          interval          seconds between two, 0.01 up to a day, changed or not. None: when something changed, ten a second
+                            at most
+          after_generation  nothing is told before the session's generation is above this. None: the first comes at once
+          timeout           seconds that the server may be away; then, and after a restart, it is watched again. None: the
+                            client's
+
+        The rest is as in stats(). The iteration ends when close() is called, from any thread; with Error NOT_FOUND when
+        there is no such session or it is deleted.
+        """
+        request = stats_request(
+            self._name,
+            view=view,
+            compare_with=compare_with,
+            first_channel=first_channel,
+            num_channels=num_channels,
+            return_last_batch=return_last_batch,
+            return_shadow=return_shadow,
+        )
+        return Watch(
+            self._caller,
+            watch_request(request, interval, after_generation),
+            lambda message: descriptions.stats(message.sessions[0]),
+            timeout,
+        )
 
     def diagnose(
         self,

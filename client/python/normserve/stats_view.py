@@ -21,7 +21,7 @@ class Comparison:
     With v and m the data's biased variance and mean, V and M the running ones and n the data's count. NaN: the data are too
     few to tell, or something it is made of is not finite.
 
-      source          "last_batch" or "shadow": what was compared
+      source          "last_batch", "shadow" or "observed": what was compared
       count           values a channel of that; 0: there are none, and all arrays are empty
       kl_divergence   of the two normals, data || running, in nats: (v/V - 1 - ln(v/V) + (m - M)^2 / V) / 2
       wasserstein     2-Wasserstein distance of the two normals, in the values' own unit

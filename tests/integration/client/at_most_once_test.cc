@@ -105,6 +105,9 @@ class LossyConnection : public Connection {
   absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, absl::Time deadline) override {
     return real_->GetStats(request, deadline);
   }
+  std::shared_ptr<StatsStream> WatchStats(const WatchStatsRequest& request) override {
+    return real_->WatchStats(request);
+  }
   absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) override {
     return real_->Diagnose(request, deadline);
   }

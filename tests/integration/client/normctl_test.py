@@ -3,6 +3,9 @@
 import json
 import os
 import pathlib
+import pty
+import signal
+import struct
 import subprocess
 import tempfile
 import unittest
@@ -222,8 +225,9 @@ class Normctl(ServerTestCase):
         lines = self.normctl("stats", "stats").splitlines()
         self.assertEqual(lines[0], "stats   mode TRAIN   generation 0   batches 0")
         self.assertEqual(lines[2].split(), ["channel", "running_mean", "running_var", "running_std"])
-        self.assertEqual([line.split() for line in lines[3:]], [["0", "0", "4", "2"], ["1", "0", "9", "3"],
-                                                                ["2", "0", "16", "4"]])
+        self.assertEqual([line.split() for line in lines[3:6]], [["0", "0", "4", "2"], ["1", "0", "9", "3"],
+                                                                 ["2", "0", "16", "4"]])
+        self.assertEqual(lines[7:9], ["running_mean ▄▄▄", "running_std  ▁▅█"])
         part = self.normctl_json("stats", "stats", "--first", "1", "--count", "1")
         self.assertEqual((part["first_channel"], part["running_var"]), (1, [9]))
         self.assertEqual(self.normctl_json("stats", "stats")["running_var"], [4, 9, 16])
@@ -232,10 +236,97 @@ class Normctl(ServerTestCase):
         self.normctl("create", "model/b", "--num-features", "2", "--running-var", self.save("v.npy", np.array([4, 9.0])))
         self.normctl("create", "model/a", "--num-features", "3", "--mode", "eval", "--no-running-stats")
         lines = self.normctl("stats", "model/").splitlines()
-        self.assertEqual(lines[0].split(), ["channels", "mode", "batches", "running_mean", "running_var", "name"])
-        self.assertEqual(lines[2].split(), ["2", "TRAIN", "0", "0", "to", "0", "4", "to", "9", "model/b"])
+        self.assertEqual(lines[0].split(),
+                         ["drift", "channels", "mode", "batches", "running_mean", "running_std", "running_var", "name"])
+        self.assertEqual(lines[2].split(),
+                         ["-", "2", "TRAIN", "0", "0", "to", "0", "▁█", "4", "to", "9", "model/b"])
         self.assertEqual([session["name"] for session in self.normctl_json("stats", "model/")], ["model/a", "model/b"])
         self.assertIn("begins with", self.refused("stats", "model/c/"))
+
+    def test_layers_are_ranked_by_drift_and_flags_are_shown(self):
+        for name in ("drift/calm", "drift/far", "drift/idle"):
+            self.normctl("create", name, "--num-features", "2", "--momentum", "0")
+        near = np.random.default_rng(2).standard_normal((500, 2)).astype("<f4")
+        self.normctl("forward", "drift/calm", "--input", self.save("near.npy", near))
+        self.normctl("forward", "drift/far", "--input", self.save("far.npy", near + 7))
+        lines = self.normctl("stats", "drift/", "--by-drift").splitlines()
+        self.assertIn("drift/far", lines[1])
+        self.assertAlmostEqual(float(lines[1].split()[0]), 7, delta=0.2)
+        self.assertIn("drift/calm", lines[2])
+        self.assertRegex(lines[3], r"drift/idle +2 NEVER_UPDATED$")
+        ranked = self.normctl_json("stats", "drift/", "--by-drift")
+        self.assertEqual([layer["name"] for layer in ranked], ["drift/far", "drift/calm", "drift/idle"])
+        self.assertEqual(ranked[2]["flags"], {"NEVER_UPDATED": [0, 1]})
+        compared = self.normctl("stats", "drift/far", "--compare", "last-batch")
+        self.assertIn("mean_z", compared)
+        self.assertIn("compared with last_batch: 500 values a channel", compared)
+        self.assertEqual(self.normctl_json("stats", "drift/far", "--compare", "shadow")["comparison"]["count"], 0)
+        self.assertIn("NEVER_UPDATED: channels 0, 1", self.normctl("stats", "drift/idle"))
+
+    def test_plot_writes_a_picture_of_the_statistics(self):
+        self.normctl("create", "plot/a", "--num-features", "3")
+        self.normctl("forward", "plot/a", "--input", self.save("x.npy", np.arange(24, dtype="<f4").reshape(8, 3)))
+        path = self.folder / "a.png"
+        self.normctl("stats", "plot/a", "--plot", str(path))
+        picture = path.read_bytes()
+        self.assertEqual(picture[:8], b"\x89PNG\r\n\x1a\n")
+        self.assertEqual(struct.unpack(">II", picture[16:24]), (1000, 520))
+        self.assertIn("names a model", self.refused("stats", "plot/", "--plot", str(path)))
+        self.assertIn("/nowhere/a.png", self.refused("stats", "plot/a", "--plot", "/nowhere/a.png"))
+        self.assertEqual(path.read_bytes(), picture)
+
+    def watch(self, *arguments, **options):
+        return subprocess.Popen([NORMCTL, "--server", self.server.address, "watch", *arguments],
+                                stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
+
+    def test_watch_prints_a_line_a_change_and_ends_at_an_interrupt(self):
+        path = self.save("x.npy", np.arange(8, dtype="<f4").reshape(4, 2))
+        for name in ("watched/a", "watched/b"):
+            self.normctl("create", name, "--num-features", "2")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.watch("watched/", stdout=subprocess.PIPE, text=True) as watch:
+                first = [watch.stdout.readline() for _ in range(2)]
+                self.assertIn("watched/a  generation", first[0])
+                self.normctl("forward", "watched/b", "--input", path)
+                self.assertIn("watched/b  generation", watch.stdout.readline())
+                watch.send_signal(number)
+                self.assertEqual(watch.stdout.read(), "")
+                self.assertEqual((watch.wait(60), watch.stderr.read()), (DONE, ""))
+
+    def test_watch_ends_after_so_many_and_when_the_session_is_deleted(self):
+        self.normctl("create", "watched2/a", "--num-features", "2")
+        lines = self.normctl("--json", "watch", "watched2/a", "--interval", "20ms", "--count", "3").splitlines()
+        self.assertEqual([json.loads(line)["summary"]["num_features"] for line in lines], [2, 2, 2])
+        with self.watch("watched2/a", stdout=subprocess.PIPE, text=True) as watch:
+            watch.stdout.readline()
+            self.normctl("delete", "watched2/a")
+            self.assertIn("deleted while it was watched", watch.stderr.read())
+            self.assertEqual(watch.wait(60), FAILED)
+
+    def test_watch_draws_a_table_anew_on_a_terminal(self):
+        path = self.save("x.npy", np.arange(8, dtype="<f4").reshape(4, 2))
+        self.normctl("create", "screen/a", "--num-features", "2")
+        controller, terminal = pty.openpty()
+        with self.watch("screen/", "--count", "2", stdout=terminal) as watch:
+            os.close(terminal)
+            shown = os.read(controller, 1 << 16)
+            self.normctl("forward", "screen/a", "--input", path)
+            watch.wait(60)
+        try:
+            while more := os.read(controller, 1 << 16):
+                shown += more
+        except OSError:
+            pass  # how a terminal says that nobody writes to it any more
+        os.close(controller)
+        self.assertEqual(shown.count(b"\x1b[H\x1b[J"), 2)
+        self.assertIn("screen/a", shown.decode())
+
+    def test_watch_ends_well_when_nobody_reads(self):
+        self.normctl("create", "piped/a", "--num-features", "2")
+        with self.watch("piped/a", "--interval", "10ms", stdout=subprocess.PIPE) as watch:
+            watch.stdout.readline()
+            watch.stdout.close()
+            self.assertEqual((watch.wait(60), watch.stderr.read()), (DONE, b""))
 
     def test_diagnose_says_why_and_ranks_a_model(self):
         path = self.save("x.npy", np.random.default_rng(1).random((4, 3, 32, 32)).astype("<f4"))
@@ -526,7 +617,7 @@ class Normctl(ServerTestCase):
 
     def test_every_command_has_help_with_an_example(self):
         commands = ("create", "list", "show", "clone", "delete", "mode", "stats", "snapshot", "restore", "snapshots",
-                    "delete-snapshot", "forward", "info", "health", "doctor")
+                    "delete-snapshot", "forward", "info", "health", "doctor", "watch")
         top = run("--help").stdout
         for command in commands:
             self.assertIn(f"\n  {command} ", top)

@@ -72,7 +72,6 @@ std::string Json(const ServerInfo& info) {
         {"max_snapshots", info.limits.max_snapshots},
         {"max_collections", info.limits.max_collections},
         {"max_collection_parts", info.limits.max_collection_parts},
-
         {"max_watchers", info.limits.max_watchers}}}};
   return json.dump() + "\n";
 }

@@ -10,13 +10,35 @@ namespace {
 
 constexpr absl::string_view kPayloadUrl = "normserve/error-details";
 
-constexpr std::array<absl::string_view, 27> kNames = {
-    "INVALID_FIELD",          "SHAPE_MISMATCH", "BATCH_TOO_SMALL",     "NON_FINITE",         "REQUEST_ID_REUSED",
-    "SESSION_NOT_FOUND",      "SESSION_EXISTS", "GENERATION_MISMATCH", "UID_MISMATCH",       "LINEAGE_CHANGED",
-    "LIMIT_REACHED",          "DEVICE_MEMORY",  "DEVICE_LOST",         "DRAINING",           "ANSWER_DROPPED",
-    "TOKEN_DROPPED",          "NOT_TRACKED",    "NOT_AFFINE",          "SELF_TEST_FAILED",   "NOT_OWNER",
-    "DURABILITY_UNAVAILABLE", "STORE_REFUSED",  "STORED_DATA_LOST",    "SNAPSHOT_NOT_FOUND", "SNAPSHOT_EXISTS",
-    "CONVENTION_MISMATCH",    "PART_CONFLICT"};
+constexpr std::array<absl::string_view, 29> kNames = {"INVALID_FIELD",
+                                                      "SHAPE_MISMATCH",
+                                                      "BATCH_TOO_SMALL",
+                                                      "NON_FINITE",
+                                                      "REQUEST_ID_REUSED",
+                                                      "SESSION_NOT_FOUND",
+                                                      "SESSION_EXISTS",
+                                                      "GENERATION_MISMATCH",
+                                                      "UID_MISMATCH",
+                                                      "LINEAGE_CHANGED",
+                                                      "LIMIT_REACHED",
+                                                      "DEVICE_MEMORY",
+                                                      "DEVICE_LOST",
+                                                      "DRAINING",
+                                                      "ANSWER_DROPPED",
+                                                      "TOKEN_DROPPED",
+                                                      "NOT_TRACKED",
+                                                      "NOT_AFFINE",
+                                                      "SELF_TEST_FAILED",
+                                                      "NOT_OWNER",
+                                                      "DURABILITY_UNAVAILABLE",
+                                                      "STORE_REFUSED",
+                                                      "STORED_DATA_LOST",
+                                                      "SNAPSHOT_NOT_FOUND",
+                                                      "SNAPSHOT_EXISTS",
+                                                      "CONVENTION_MISMATCH",
+                                                      "PART_CONFLICT",
+                                                      "COLLECTION_NOT_FOUND",
+                                                      "COLLECTION_COMMITTED"};
 
 }  // namespace
 

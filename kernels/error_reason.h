@@ -39,6 +39,8 @@ enum class ErrorReason {
   kSnapshotExists,
   kConventionMismatch,
   kPartConflict,
+  kCollectionNotFound,
+  kCollectionCommitted,
 };
 
 // "SHAPE_MISMATCH" and so on.

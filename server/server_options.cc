@@ -119,6 +119,15 @@ void DeclareFlags(CLI::App& app, ServerOptions& options, std::string& drain_time
       ->check(positive)
       ->type_name("COUNT");
   limits.Bytes("max-state-bytes", options.session_limits.max_state_bytes, "Bytes of state of all sessions");
+  limits
+      .Option("max-collections", options.session_limits.collections.max_open,
+              "Merges and calibrations of one session that are not committed")
+      ->check(positive)
+      ->type_name("COUNT");
+  limits
+      .Option("max-collection-parts", options.session_limits.collections.max_parts, "Parts of one merge or calibration")
+      ->check(positive)
+      ->type_name("COUNT");
   limits.Option("max-num-features", options.session_limits.max_num_features, "Channels of one session")
       ->check(positive)
       ->type_name("COUNT");

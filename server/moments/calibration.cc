@@ -19,21 +19,21 @@ absl::Status CalibrationError(ErrorReason reason, absl::string_view message,
 }
 
 // The size that all batches with values have.
-absl::StatusOr<int64_t> CommonSize(const PartSet& batches) {
+absl::StatusOr<int64_t> CommonSize(absl::Span<const PartView> batches) {
   int64_t size = 0;
   absl::string_view first;
-  for (const auto& [id, moments] : batches.parts()) {
-    if (moments.count == 0) continue;
+  for (const auto& [id, moments] : batches) {
+    if (moments->count == 0) continue;
     if (size == 0) {
-      size = moments.count;
+      size = moments->count;
       first = id;
-    } else if (moments.count != size) {
+    } else if (moments->count != size) {
       return CalibrationError(
           ErrorReason::kShapeMismatch,
-          absl::StrCat("part \"", id, "\": count is ", moments.count, ", that of part \"", first, "\" is ", size,
+          absl::StrCat("part \"", id, "\": count is ", moments->count, ", that of part \"", first, "\" is ", size,
                        ": algorithm 2 needs batches of one size; leave out the last, "
                        "smaller batch, or take POOLED, which any sizes suit"),
-          {{"field", "count"}, {"part", id}});
+          {{"field", "count"}, {"part", std::string(id)}});
     }
   }
   if (size == 1) {
@@ -43,23 +43,24 @@ absl::StatusOr<int64_t> CommonSize(const PartSet& batches) {
   return size;
 }
 
-absl::StatusOr<NormalizationStatistics> AverageBatches(const PartSet& batches) {
+absl::StatusOr<NormalizationStatistics> AverageBatches(absl::Span<const PartView> batches, size_t num_features,
+                                                       int64_t count) {
   const absl::StatusOr<int64_t> size = CommonSize(batches);
   if (!size.ok()) return size.status();
   // The weighted merge of batches of one size is their average; m2 / (m - 1) summed over k batches, through k.
-  absl::StatusOr<MergedMoments> merged = MergeParts(batches, MergePolicy::kWeighted);
+  absl::StatusOr<MergedMoments> merged = MergeParts(batches, num_features, MergePolicy::kWeighted);
   if (!merged.ok()) return merged.status();
-  const DoubleDouble divisor = TwoProduct(static_cast<double>(*size - 1), static_cast<double>(batches.count() / *size));
+  const DoubleDouble divisor = TwoProduct(static_cast<double>(*size - 1), static_cast<double>(count / *size));
   NormalizationStatistics average{.mean = std::move(merged->moments.mean)};
   for (double m2 : merged->moments.m2) average.variance.push_back((DoubleDouble{m2, 0} / divisor).hi);
   return average;
 }
 
-absl::StatusOr<NormalizationStatistics> PoolValues(const PartSet& batches) {
-  absl::StatusOr<MergedMoments> merged = MergeParts(batches);
+absl::StatusOr<NormalizationStatistics> PoolValues(absl::Span<const PartView> batches, size_t num_features) {
+  absl::StatusOr<MergedMoments> merged = MergeParts(batches, num_features, MergePolicy::kExact);
   if (!merged.ok()) return merged.status();
   NormalizationStatistics pooled;
-  for (size_t c = 0; c < batches.num_features(); ++c) pooled.variance.push_back(merged->moments.UnbiasedVariance(c));
+  for (size_t c = 0; c < num_features; ++c) pooled.variance.push_back(merged->moments.UnbiasedVariance(c));
   pooled.mean = std::move(merged->moments.mean);
   return pooled;
 }
@@ -67,17 +68,27 @@ absl::StatusOr<NormalizationStatistics> PoolValues(const PartSet& batches) {
 }  // namespace
 
 absl::StatusOr<PopulationStatistics> EstimatePopulation(const PartSet& batches, CalibrationMethod method) {
-  if (batches.count() < 2) {
+  return EstimatePopulation(batches.Views(), batches.num_features(), method);
+}
+
+absl::StatusOr<PopulationStatistics> EstimatePopulation(absl::Span<const PartView> batches, size_t num_features,
+                                                        CalibrationMethod method) {
+  PopulationStatistics population;
+  for (const auto& [id, moments] : batches) {
+    population.num_batches += moments->count > 0;
+    population.count += moments->count;
+  }
+  if (population.count < 2) {
     return CalibrationError(
         ErrorReason::kBatchTooSmall,
-        absl::StrCat("the batches have ", batches.count(), " values a channel in all: a variance needs two or more"),
+        absl::StrCat("the batches have ", population.count, " values a channel in all: a variance needs two or more"),
         {{"field", "count"}});
   }
-  absl::StatusOr<NormalizationStatistics> statistics =
-      method == CalibrationMethod::kAlgorithm2 ? AverageBatches(batches) : PoolValues(batches);
+  absl::StatusOr<NormalizationStatistics> statistics = method == CalibrationMethod::kAlgorithm2
+                                                           ? AverageBatches(batches, num_features, population.count)
+                                                           : PoolValues(batches, num_features);
   if (!statistics.ok()) return statistics.status();
-  PopulationStatistics population{.statistics = *std::move(statistics), .count = batches.count()};
-  for (const auto& [id, moments] : batches.parts()) population.num_batches += moments.count > 0;
+  population.statistics = *std::move(statistics);
   return population;
 }
 

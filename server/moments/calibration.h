@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/batch_norm.h"
 #include "server/moments/part_set.h"
 
@@ -30,5 +31,9 @@ struct PopulationStatistics {
 // INVALID_ARGUMENT (BATCH_TOO_SMALL): fewer than two values, or kAlgorithm2 with batches of one; (SHAPE_MISMATCH):
 // kAlgorithm2 with batches of several sizes, a part of another size than the first named; (NON_FINITE): as MergeParts.
 absl::StatusOr<PopulationStatistics> EstimatePopulation(const PartSet& batches, CalibrationMethod method);
+
+// The same of batches that lie elsewhere, as MergeParts takes them.
+absl::StatusOr<PopulationStatistics> EstimatePopulation(absl::Span<const PartView> batches, size_t num_features,
+                                                        CalibrationMethod method);
 
 }  // namespace normserve

@@ -36,16 +36,23 @@ ChannelSums SumChannel(const std::vector<const Moments*>& parts, size_t channel,
 }  // namespace
 
 absl::StatusOr<MergedMoments> MergeParts(const PartSet& parts, MergePolicy policy) {
+  return MergeParts(parts.Views(), parts.num_features(), policy);
+}
+
+absl::StatusOr<MergedMoments> MergeParts(absl::Span<const PartView> parts, size_t num_features, MergePolicy policy) {
   MergedMoments merged;
   std::vector<const Moments*> filled;
-  for (const auto& [id, moments] : parts.parts()) {
-    if (moments.count > 0) filled.push_back(&moments);
+  int64_t count = 0;
+  for (const PartView& part : parts) {
+    if (part.moments->count == 0) continue;
+    filled.push_back(part.moments);
+    count += part.moments->count;
   }
   merged.num_parts = static_cast<int64_t>(filled.size());
   if (filled.empty()) return merged;
 
-  const DoubleDouble total{static_cast<double>(parts.count()), 0};
-  for (size_t c = 0; c < parts.num_features(); ++c) {
+  const DoubleDouble total{static_cast<double>(count), 0};
+  for (size_t c = 0; c < num_features; ++c) {
     const ChannelSums sums = SumChannel(filled, c, total);
     const double m2 = (policy == MergePolicy::kExact ? sums.within + sums.between : sums.within).hi;
     const double within = (sums.within / total).hi, between = (sums.between / total).hi;
@@ -61,7 +68,7 @@ absl::StatusOr<MergedMoments> MergeParts(const PartSet& parts, MergePolicy polic
     merged.moments.mean.push_back(sums.mean);
     merged.moments.m2.push_back(m2);
   }
-  if (policy != MergePolicy::kKeepLocal) merged.moments.count = parts.count();
+  if (policy != MergePolicy::kKeepLocal) merged.moments.count = count;
   return merged;
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/batch_norm.h"
 #include "server/moments/part_set.h"
 
@@ -33,5 +34,8 @@ struct MergedMoments {
 // Sums run in the order of the ids in pairs of doubles, from which one rounding remains: the same parts give the same
 // bits, and a part alone is given back as it is. INVALID_ARGUMENT (NON_FINITE): a sum is beyond double, channel named.
 absl::StatusOr<MergedMoments> MergeParts(const PartSet& parts, MergePolicy policy = MergePolicy::kExact);
+
+// The same of parts that lie elsewhere: by id, each once, of `num_features` channels, 2^53 values a channel at most.
+absl::StatusOr<MergedMoments> MergeParts(absl::Span<const PartView> parts, size_t num_features, MergePolicy policy);
 
 }  // namespace normserve

@@ -116,6 +116,13 @@ absl::Status PartSet::Merge(const PartSet& other) {
   return absl::OkStatus();
 }
 
+std::vector<PartView> PartSet::Views() const {
+  std::vector<PartView> views;
+  views.reserve(parts_.size());
+  for (const auto& [id, moments] : parts_) views.push_back({.id = id, .moments = &moments});
+  return views;
+}
+
 int64_t PartSet::SizeBytes() const {
   int64_t size = 0;
   for (const auto& [id, moments] : parts_) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -15,6 +16,12 @@ namespace normserve {
 
 // The largest count, of a part and of all: up to 2^53 a double counts exactly.
 inline constexpr int64_t kMaxCount = int64_t{1} << 53;
+
+// A part that somebody else keeps.
+struct PartView {
+  absl::string_view id;
+  const Moments* moments = nullptr;  // checked, as PartSet checks what it takes
+};
 
 // A set: what is made of it depends on the parts alone, never on who brought them or in which order, bit for bit. It
 // keeps every part (SizeBytes), so a sender that has much to send merges its own batches first. Not thread-safe.
@@ -37,6 +44,8 @@ class PartSet {
 
   size_t num_features() const { return num_features_; }
   int64_t count() const { return count_; }  // values a channel, of all parts
+  // The same, without copies; valid until the set changes.
+  std::vector<PartView> Views() const;
   // Parts by id, in the order of its bytes.
   const std::map<std::string, Moments, std::less<>>& parts() const { return parts_; }
 

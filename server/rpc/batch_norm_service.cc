@@ -3,7 +3,6 @@
 #include "absl/strings/match.h"
 #include "kernels/error_reason.h"
 #include "server/rpc/backward_messages.h"
-#include "server/rpc/diagnose_messages.h"
 #include "server/rpc/export_call.h"
 #include "server/rpc/forward_messages.h"
 #include "server/rpc/import_call.h"
@@ -277,29 +276,6 @@ Reactor* BatchNormServiceImpl::GetStats(Context* context, const grpc::ByteBuffer
         const auto sessions = registry_.FindAll(request.name());
         if (!sessions.ok()) return sessions.status();
         return WriteStats(*sessions, registry_.ObserveAll(*sessions), request, description_.max_message_bytes, reply);
-      });
-}
-
-Reactor* BatchNormServiceImpl::Diagnose(Context* context, const grpc::ByteBuffer* request_bytes,
-                                        grpc::ByteBuffer* reply_bytes) {
-  v1::DiagnoseRequest request;
-  v1::DiagnoseReply reply;
-  return AnswerMessage(
-      context, "Diagnose", *gate_, *request_bytes, request, reply, *reply_bytes, [&]() -> absl::Status {
-        const auto sessions = registry_.FindAll(request.name());
-        if (!sessions.ok()) return sessions.status();
-        const auto asked = ReadDiagnoseRequest(request);
-        if (!asked.ok()) return asked.status();
-        const auto contents = registry_.ObserveAll(*sessions);
-        absl::Status status = CheckReplySize(request.name(), contents, request.return_channels() ? sizeof(double) : 0,
-                                             description_.max_message_bytes);
-        if (!status.ok()) return status;
-        const auto diagnoses = normserve::Diagnose(*sessions, contents, *asked);
-        if (!diagnoses.ok()) return diagnoses.status();
-        for (const SessionDiagnosis& diagnosis : *diagnoses) {
-          WriteDiagnosis(diagnosis, request.return_channels(), *reply.add_sessions());
-        }
-        return absl::OkStatus();
       });
 }
 

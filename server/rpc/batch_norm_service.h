@@ -23,27 +23,25 @@ namespace normserve {
 // message, the others as AnswerMessage says.
 using BatchNormServiceBase = v1::BatchNormService::WithRawCallbackMethod_CreateSession<
     v1::BatchNormService::WithRawCallbackMethod_GetSession<v1::BatchNormService::WithRawCallbackMethod_ListSessions<
-        v1::BatchNormService::WithRawCallbackMethod_DeleteSession<
-            v1::BatchNormService::WithRawCallbackMethod_CloneSession<
-                v1::BatchNormService::WithRawCallbackMethod_SetMode<
-                    v1::BatchNormService::WithRawCallbackMethod_SetParameters<
-                        v1::BatchNormService::WithRawCallbackMethod_Forward<
-                            v1::BatchNormService::WithRawCallbackMethod_Backward<
-                                v1::BatchNormService::WithRawCallbackMethod_GetStats<
-                                    v1::BatchNormService::WithRawCallbackMethod_SnapshotState<
-                                        v1::BatchNormService::WithRawCallbackMethod_RestoreState<
-                                            v1::BatchNormService::WithRawCallbackMethod_ListSnapshots<
-                                                v1::BatchNormService::WithRawCallbackMethod_DeleteSnapshot<
-                                                    v1::BatchNormService::WithRawCallbackMethod_Diagnose<
-                                                        v1::BatchNormService::WithRawCallbackMethod_ImportState<
-                                                            v1::BatchNormService::WithRawCallbackMethod_ExportState<
-                                                                v1::BatchNormService::WithRawCallbackMethod_Observe<
+        v1::BatchNormService::WithRawCallbackMethod_DeleteSession<v1::BatchNormService::WithRawCallbackMethod_CloneSession<
+            v1::BatchNormService::WithRawCallbackMethod_SetMode<v1::BatchNormService::WithRawCallbackMethod_SetParameters<
+                v1::BatchNormService::WithRawCallbackMethod_Forward<v1::BatchNormService::WithRawCallbackMethod_Backward<
+                    v1::BatchNormService::WithRawCallbackMethod_GetStats<
+                        v1::BatchNormService::WithRawCallbackMethod_SnapshotState<
+                            v1::BatchNormService::WithRawCallbackMethod_RestoreState<
+                                v1::BatchNormService::WithRawCallbackMethod_ListSnapshots<
+                                    v1::BatchNormService::WithRawCallbackMethod_DeleteSnapshot<
+                                        v1::BatchNormService::WithRawCallbackMethod_Diagnose<
+                                            v1::BatchNormService::WithRawCallbackMethod_ImportState<
+                                                v1::BatchNormService::WithRawCallbackMethod_ExportState<
+                                                    v1::BatchNormService::WithRawCallbackMethod_Observe<
+                                                        v1::BatchNormService::WithRawCallbackMethod_GetMoments<
+                                                            v1::BatchNormService::WithRawCallbackMethod_MergeMoments<
+                                                                v1::BatchNormService::WithRawCallbackMethod_Calibrate<
                                                                     v1::BatchNormService::
-                                                                        WithRawCallbackMethod_GetMoments<
+                                                                        WithRawCallbackMethod_GetServerInfo<
                                                                             v1::BatchNormService::
-                                                                                WithRawCallbackMethod_GetServerInfo<
-                                                                                    v1::BatchNormService::
-                                                                                        Service>>>>>>>>>>>>>>>>>>>>;
+                                                                                Service>>>>>>>>>>>>>>>>>>>>>>;
 
 // Methods are in batch_norm_service.cc, those about populations in population_methods.cc.
 //
@@ -81,6 +79,8 @@ class BatchNormServiceImpl final : public BatchNormServiceBase {
   grpc::ServerWriteReactor<grpc::ByteBuffer>* ExportState(Context* context, const grpc::ByteBuffer* request) override;
   Reactor* Observe(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetMoments(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* MergeMoments(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
+  Reactor* Calibrate(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
   Reactor* GetServerInfo(Context* context, const grpc::ByteBuffer* request, grpc::ByteBuffer* reply) override;
 
  private:

@@ -9,7 +9,7 @@
 
 namespace normserve {
 
-// INVALID_ARGUMENT: a layer that is there twice.
+// All but the batch. INVALID_ARGUMENT: a layer that is there twice.
 absl::StatusOr<DiagnoseRequest> ReadDiagnoseRequest(const v1::DiagnoseRequest& message);
 
 void WriteDiagnosis(const SessionDiagnosis& diagnosis, bool with_channels, v1::Diagnosis& message);

@@ -4,7 +4,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/rpc/batch_norm_service.h"
+#include "server/rpc/diagnose_messages.h"
 #include "server/rpc/population_messages.h"
+#include "server/rpc/stats_messages.h"
 #include "server/session/batch_moments.h"
 #include "server/session/field_error.h"
 
@@ -29,8 +31,7 @@ void TakeBatch(Engine& engine, const std::vector<std::shared_ptr<Session>>& sess
       engine, sessions[0], *std::move(batch),
       [request = std::move(request), next = std::move(next)](absl::StatusOr<std::optional<Moments>> moments) mutable {
         if (!moments.ok()) return std::move(next)(moments.status());
-        request.given.moments = *std::move(moments);
-        request.is_empty = !request.given.moments.has_value();
+        request.TakeBatch(*std::move(moments));
         std::move(next)(std::move(request));
       });
 }
@@ -56,6 +57,70 @@ Reactor* BatchNormServiceImpl::Observe(Context* context, const grpc::ByteBuffer*
         };
         if (!message.has_batch()) return std::move(observe)(*std::move(request));
         TakeBatch(engine_, *sessions, message, *std::move(request), std::move(observe));
+      });
+}
+
+Reactor* BatchNormServiceImpl::MergeMoments(Context* context, const grpc::ByteBuffer* request_bytes,
+                                            grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::MergeMomentsRequest, v1::MergeMomentsReply>(
+      context, "MergeMoments", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& message, auto& reply, MessageDone done) {
+        auto request = ReadMergeRequest(message);
+        if (!request.ok()) return std::move(done)(request.status());
+        const auto sessions = registry_.FindAll(message.name());
+        if (!sessions.ok()) return std::move(done)(sessions.status());
+        Gather(*sessions, registry_.ObserveAll(*sessions), registry_.limits().collections, *std::move(request),
+               WriteEachAndEnd(std::move(done), [&reply](const GatheredSession& gathered) {
+                 WriteMerged(gathered, *reply.add_sessions());
+               }));
+      });
+}
+
+Reactor* BatchNormServiceImpl::Calibrate(Context* context, const grpc::ByteBuffer* request_bytes,
+                                         grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::CalibrateRequest, v1::CalibrateReply>(
+      context, "Calibrate", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& message, auto& reply, MessageDone done) {
+        auto request = ReadCalibrateRequest(message);
+        if (!request.ok()) return std::move(done)(request.status());
+        const auto sessions = registry_.FindAll(message.name());
+        if (!sessions.ok()) return std::move(done)(sessions.status());
+        auto gather = [this, sessions = *sessions, &reply,
+                       done = std::move(done)](absl::StatusOr<GatherRequest> asked) mutable {
+          if (!asked.ok()) return std::move(done)(asked.status());
+          Gather(sessions, registry_.ObserveAll(sessions), registry_.limits().collections, *std::move(asked),
+                 WriteEachAndEnd(std::move(done), [&reply](const GatheredSession& gathered) {
+                   WriteCalibrated(gathered, *reply.add_sessions());
+                 }));
+        };
+        if (!message.has_batch()) return std::move(gather)(*std::move(request));
+        TakeBatch(engine_, *sessions, message, *std::move(request), std::move(gather));
+      });
+}
+
+Reactor* BatchNormServiceImpl::Diagnose(Context* context, const grpc::ByteBuffer* request_bytes,
+                                        grpc::ByteBuffer* reply_bytes) {
+  return AnswerChange<v1::DiagnoseRequest, v1::DiagnoseReply>(
+      context, "Diagnose", *gate_, *request_bytes, *reply_bytes,
+      [this](const auto& message, auto& reply, MessageDone done) {
+        const auto sessions = registry_.FindAll(message.name());
+        if (!sessions.ok()) return std::move(done)(sessions.status());
+        auto request = ReadDiagnoseRequest(message);
+        if (!request.ok()) return std::move(done)(request.status());
+        auto diagnose = [this, sessions = *sessions, with_channels = message.return_channels(), &reply,
+                         done = std::move(done)](absl::StatusOr<DiagnoseRequest> asked) mutable {
+          if (!asked.ok()) return std::move(done)(asked.status());
+          const auto contents = registry_.ObserveAll(sessions);
+          absl::Status status =
+              CheckReplySize(asked->name, contents, with_channels ? sizeof(double) : 0, description_.max_message_bytes);
+          if (!status.ok()) return std::move(done)(status);
+          auto finish = WriteEachAndEnd(std::move(done), [&reply, with_channels](const SessionDiagnosis& diagnosis) {
+            WriteDiagnosis(diagnosis, with_channels, *reply.add_sessions());
+          });
+          finish(normserve::Diagnose(sessions, contents, *asked));
+        };
+        if (!message.has_batch()) return std::move(diagnose)(*std::move(request));
+        TakeBatch(engine_, *sessions, message, *std::move(request), std::move(diagnose));
       });
 }
 

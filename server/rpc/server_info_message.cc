@@ -47,6 +47,8 @@ void WriteServerInfo(const ServerDescription& description, const SessionRegistry
   written->set_max_in_flight_bytes(description.max_in_flight_bytes);
   written->set_max_saved_forward_bytes(description.max_saved_forward_bytes);
   written->set_max_snapshots(kMaxSnapshots);
+  written->set_max_collections(limits.collections.max_open);
+  written->set_max_collection_parts(limits.collections.max_parts);
   message.set_default_durability(WriteDurability(registry.default_durability()));
   message.set_num_sessions(usage.num_sessions);
   message.set_state_bytes(usage.state_bytes);

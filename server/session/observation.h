@@ -2,7 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -24,6 +26,12 @@ struct ObserveRequest {
   std::string part_id;    // empty: counts as often as it comes
   bool dry_run = false;
   bool reset = false;  // forget first what was observed
+
+  // Of a batch that came in place of moments; nothing: it was empty.
+  void TakeBatch(std::optional<Moments> moments) {
+    is_empty = !moments.has_value();
+    given.moments = std::move(moments);
+  }
 };
 
 struct ObservedSession {

@@ -19,7 +19,7 @@ static_assert(std::endian::native == std::endian::little, "records are written a
 
 constexpr char kFirstVersion = 1;
 // The newest of heads, requests and snapshots.
-constexpr char kHeadVersion = 4;
+constexpr char kHeadVersion = 5;
 constexpr char kRequestVersion = 2;
 constexpr char kSnapshotVersion = 4;
 constexpr const char* kOfAnotherRow = "it is the record of another row";
@@ -271,6 +271,17 @@ void WriteAnswer(const ObservationAnswer& answer, RecordWriter& to) {
   to.Text(answer.session).Text(answer.uid).Int(answer.generation).Int(answer.count);
 }
 
+void WriteAnswer(const GatheringAnswer& answer, RecordWriter& to) {
+  to.Text(answer.session)
+      .Text(answer.uid)
+      .Int(answer.generation)
+      .Choice(answer.key.first)
+      .Text(answer.key.second)
+      .Int(answer.num_parts)
+      .Int(answer.order)
+      .Choice(answer.is_committed);
+}
+
 void WriteAnswer(const ImportAnswer& answer, RecordWriter& to) {
   to.Int(static_cast<int64_t>(answer.parts.size()));
   for (const ImportAnswer::Part& part : answer.parts) {
@@ -347,6 +358,18 @@ Answer ReadAnswer(int64_t kind, RecordReader& from) {
     answer.count = from.Int();
     return answer;
   }
+  if (kind == 5) {
+    GatheringAnswer answer;
+    answer.session = from.Text();
+    answer.uid = from.Text();
+    answer.generation = from.Int();
+    answer.key.first = from.Choice(CollectionKind::kCalibration);
+    answer.key.second = from.Text();
+    answer.num_parts = from.Int();
+    answer.order = from.Int();
+    answer.is_committed = from.Bool();
+    return answer;
+  }
   if (kind == kDeletionsKind) return ReadDeletions(from);
   if (kind != 3) from.Spoil("what it answers is not known");
   SnapshotDescription snapshot;
@@ -407,6 +430,7 @@ SessionHead ReadHeadFields(RecordReader& from) {
   head.shadow_version = from.Int();
   if (from.version() >= 3) head.observed_version = from.Int();
   if (from.version() >= 4) head.num_updates = from.Int();
+  if (from.version() >= 5) head.num_collection_rows = from.Int();
   return head;
 }
 
@@ -424,7 +448,7 @@ std::string WriteHead(const SessionHead& head) {
   WriteState(head.state, to);
   to.Time(head.create_time).Text(head.name).Text(head.uid);
   to.Int(head.num_remembered).Int(head.shadow_version).Int(head.observed_version);
-  return to.Int(head.num_updates).Finish();
+  return to.Int(head.num_updates).Int(head.num_collection_rows).Finish();
 }
 
 absl::StatusOr<SessionHead> ReadHead(const StoredPart& what, const StoredHead& row) {
@@ -498,6 +522,53 @@ absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::strin
     observed.parts.push_back({.id = {words[i], words[i + 1]}, .contents = {words[i + 2], words[i + 3]}});
   }
   return Finished(std::move(observed), from, what);
+}
+
+std::string WritePart(absl::string_view uid, absl::string_view collection, const CollectedPart& part) {
+  RecordWriter to;
+  to.Text(uid).Text(collection).Text(part.id);
+  return to.Int(part.moments.count).Vector(part.moments.mean).Vector(part.moments.m2).Finish();
+}
+
+absl::StatusOr<CollectedPart> ReadPart(const StoredPart& what, absl::string_view uid, const StoredCollectionRow& row) {
+  RecordReader from(row.record);
+  if (from.Text() != uid || from.Text() != row.collection || from.Text() != row.part) from.Spoil(kOfAnotherRow);
+  CollectedPart part{.id = row.part};
+  part.moments.count = from.Int();
+  part.moments.mean = from.Vector<double>();
+  part.moments.m2 = from.Vector<double>();
+  return Finished(std::move(part), from, what);
+}
+
+std::string WriteResult(absl::string_view uid, absl::string_view collection, const CollectionResult& result) {
+  RecordWriter to;
+  to.Text(uid).Text(collection).Int(result.generation).Int(result.order).Int(result.num_parts);
+  to.Int(result.merged.count).Vector(result.merged.mean).Vector(result.merged.m2);
+  to.Vector(result.variance_within).Vector(result.variance_between);
+  to.Vector(result.before.mean).Vector(result.before.variance).Int(result.batches_before);
+  return to.Vector(result.after.mean).Vector(result.after.variance).Int(result.batches_after).Finish();
+}
+
+absl::StatusOr<CollectionResult> ReadResult(const StoredPart& what, absl::string_view uid,
+                                            const StoredCollectionRow& row) {
+  RecordReader from(row.record);
+  if (from.Text() != uid || from.Text() != row.collection) from.Spoil(kOfAnotherRow);
+  CollectionResult result;
+  result.generation = from.Int();
+  result.order = from.Int();
+  result.num_parts = from.Int();
+  result.merged.count = from.Int();
+  result.merged.mean = from.Vector<double>();
+  result.merged.m2 = from.Vector<double>();
+  result.variance_within = from.Vector<double>();
+  result.variance_between = from.Vector<double>();
+  result.before.mean = from.Vector<double>();
+  result.before.variance = from.Vector<double>();
+  result.batches_before = from.Int();
+  result.after.mean = from.Vector<double>();
+  result.after.variance = from.Vector<double>();
+  result.batches_after = from.Int();
+  return Finished(std::move(result), from, what);
 }
 
 StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot) {

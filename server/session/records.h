@@ -9,7 +9,7 @@
 //
 //   head      at its end: name and uid of the session; the number of requests remembered so far; the version of the
 //             shadow moments, -1 for none. (Those of the other vectors are in its state.) Version 3 adds that of the
-//             observed moments.
+//             observed moments, version 5 the number of rows of collections.
 //   request   at its beginning: uid of the session, empty for the server's; request_id; sequence
 //   snapshot  at its beginning: uid of the session; name
 //
@@ -18,10 +18,11 @@
 // slot since its version 1.
 //
 // What damage does, to a record, to its row, or by taking the row away: of a head or a vector, all of the session is
-// lost; of a request or a kept vector, its next change and every repeat are refused; of a snapshot, that alone is lost;
-// of a point of history, that alone, and nobody is told: it is an observation, and the next ones replace it;
-// and of a request remembered for the server, a repeat of it is not recognised. Nothing tells that a session's row is
-// missing, or one of a kept vector or of the last three: they are not there.
+// lost; of a collection's row, what is gathered can only be dropped; of a request or a kept vector, its next change and
+// every repeat are refused; of a snapshot, that alone is lost; of a point of history, that alone, and nobody is told:
+// it is an observation, and the next ones replace it; and of a request remembered for the server, a repeat of it is not
+// recognised. Nothing tells that a session's row is missing, or one of a kept vector or of the last three: they are not
+// there.
 #pragma once
 
 #include <cstdint>
@@ -58,6 +59,7 @@ struct SessionHead {
   int64_t shadow_version = kNotRecorded;  // kNoVersion: there are no shadow moments
   int64_t observed_version = kNoVersion;  // since version 3; kNoVersion: there are none
   int64_t num_updates = 0;                // since version 4; as History has it
+  int64_t num_collection_rows = 0;        // since version 5
 };
 
 // What Observe was told: the moments of it all, and the newest parts.
@@ -71,6 +73,9 @@ std::string WriteParameters(const AffineParameters& parameters);
 std::string WriteStatistics(const NormalizationStatistics& statistics);
 std::string WriteMoments(const Moments& moments);
 std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart>& parts);
+// A part, or the result, of a collection of the session of uid `uid`.
+std::string WritePart(absl::string_view uid, absl::string_view collection, const CollectedPart& part);
+std::string WriteResult(absl::string_view uid, absl::string_view collection, const CollectionResult& result);
 // Of the session of uid `uid`.
 StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot);
 
@@ -100,6 +105,9 @@ absl::StatusOr<AffineParameters> ReadParameters(const StoredPart& what, absl::st
 absl::StatusOr<NormalizationStatistics> ReadStatistics(const StoredPart& what, absl::string_view record);
 absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view record);
 absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::string_view record);
+absl::StatusOr<CollectedPart> ReadPart(const StoredPart& what, absl::string_view uid, const StoredCollectionRow& row);
+absl::StatusOr<CollectionResult> ReadResult(const StoredPart& what, absl::string_view uid,
+                                            const StoredCollectionRow& row);
 absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row);
 absl::StatusOr<HistoryPoint> ReadPoint(const StoredPart& what, absl::string_view uid, const StoredPoint& row);
 absl::StatusOr<RememberedRequest> ReadRequest(const StoredPart& what, const RequestRing& ring,

@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/batch_norm.h"
+#include "server/session/collection.h"
 #include "server/session/fingerprint.h"
 #include "server/session/session_errors.h"
 #include "server/session/session_state.h"
@@ -73,11 +74,22 @@ struct ObservationAnswer {
   int64_t count = 0;  // values a channel, of all that was observed
 };
 
+// How a session's merge or calibration stands. What it came to is kept with the collection (its result of this order).
+struct GatheringAnswer {
+  std::string session;
+  std::string uid;
+  int64_t generation = 0;  // once committed: of the session then
+  CollectionKey key;
+  int64_t num_parts = 0;  // 0: the session has no part in it
+  int64_t order = 0;
+  bool is_committed = false;
+};
+
 // Those of a deleted model, in the order of their names.
 using Deletions = std::vector<Deletion>;
 
 using Answer = std::variant<SessionDescription, ForwardAnswer, Deletion, SnapshotDescription, ObservationAnswer,
-                            ImportAnswer, Deletions>;
+                            GatheringAnswer, ImportAnswer, Deletions>;
 
 // The answer as the kind that the method gives, whatever the kind. The fingerprint holds the method, so another kind is
 // a collision: refused all the same.

@@ -77,18 +77,23 @@ MakeChange ModeChange(Mode mode) {
       });
 }
 
+absl::Status CheckNewSnapshot(const SessionIdentity& identity, const SessionContent& newest, const std::string& name) {
+  if (newest.snapshots->contains(name)) return SnapshotExists(identity.name, name);
+  if (static_cast<int64_t>(newest.snapshots->size()) >= kMaxSnapshots) {
+    return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
+                     absl::StrCat("session \"", identity.name, "\" has ", kMaxSnapshots,
+                                  " snapshots, the most it may: delete some first"),
+                     {{"limit", "max_snapshots"}});
+  }
+  return absl::OkStatus();
+}
+
 MakeChange SnapshotTaking(std::string name) {
   return [name = std::move(name)](const SessionJournal& journal,
                                   const SessionContent& newest) -> absl::StatusOr<SessionChange> {
     const SessionIdentity& identity = journal.identity();
     if (newest.is_deleted) return SessionNotFound(identity.name);
-    if (newest.snapshots->contains(name)) return SnapshotExists(identity.name, name);
-    if (static_cast<int64_t>(newest.snapshots->size()) >= kMaxSnapshots) {
-      return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
-                       absl::StrCat("session \"", identity.name, "\" has ", kMaxSnapshots,
-                                    " snapshots, the most it may: delete some first"),
-                       {{"limit", "max_snapshots"}});
-    }
+    if (absl::Status status = CheckNewSnapshot(identity, newest, name); !status.ok()) return status;
     const int64_t size_bytes = StateSizeBytes(newest.state->config.num_features);
     StateBudget& budget = *journal.surroundings().state_budget;
     if (!budget.TryTake(size_bytes)) return StateBytesReached(budget.max_bytes(), budget.bytes(), size_bytes);
@@ -143,7 +148,8 @@ MakeChange SessionDeleting() {
     return SessionChange{
         .deletes = true,
         .answer = Deletion{.uid = identity.uid, .generation = newest.state->generation, .name = identity.name},
-        .freed_bytes = SessionSizeBytes(num_features) + num_snapshots * StateSizeBytes(num_features)};
+        .freed_bytes = SessionSizeBytes(num_features) + num_snapshots * StateSizeBytes(num_features) +
+                       CollectionBytes(newest.collections)};
   };
 }
 

@@ -29,6 +29,9 @@ MakeChange SnapshotRestoring(std::string name);
 MakeChange SnapshotDeleting(std::string name);
 MakeChange SessionDeleting();
 
+// OK if a snapshot may be taken under `name`. ALREADY_EXISTS (SNAPSHOT_EXISTS); RESOURCE_EXHAUSTED (LIMIT_REACHED).
+absl::Status CheckNewSnapshot(const SessionIdentity& identity, const SessionContent& newest, const std::string& name);
+
 // A session as it is, or was, with `content`; and one of its snapshots.
 SessionDescription Describe(const SessionIdentity& identity, const SessionContent& content);
 SnapshotDescription Describe(const SessionIdentity& identity, absl::string_view name, const StateSnapshot& snapshot);

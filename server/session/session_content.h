@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/batch_norm.h"
+#include "server/session/collection.h"
 #include "server/session/fingerprint.h"
 #include "server/session/history.h"
 #include "server/session/session_state.h"
@@ -38,7 +39,8 @@ using Snapshots = std::map<std::string, StateSnapshot, std::less<>>;
 struct SessionContent {
   std::shared_ptr<const SessionState> state;
   Observations observations;
-  std::shared_ptr<const Snapshots> snapshots;  // never null
+  std::shared_ptr<const Snapshots> snapshots;      // never null
+  std::shared_ptr<const Collections> collections;  // null: none
   bool is_deleted = false;
 };
 

@@ -134,7 +134,8 @@ void SessionRegistry::Forget(const std::string& name) {
   const auto found = sessions_.find(name);
   if (found == sessions_.end()) return;
   // The bytes of one that was loaded were given back by its own deletion.
-  if (found->second.session == nullptr) surroundings_.state_budget->Give(ChargedBytes(found->second.description));
+  if (found->second.session == nullptr)
+    surroundings_.state_budget->Give(ChargedBytes(found->second.description, *found->second.stored));
   sessions_.erase(found);
 }
 

@@ -66,7 +66,8 @@ absl::StatusOr<std::vector<const Moments*>> EvidenceOf(const std::vector<std::sh
   std::vector<const Moments*> evidence;
   size_t num_used = 0;
   for (size_t i = 0; i < sessions.size(); ++i) {
-    const Moments* moments = contents[i].observations.last_batch.get();
+    const Observations& seen = contents[i].observations;
+    const Moments* moments = request.observed ? seen.observed.get() : seen.last_batch.get();
     std::string field = "moments";
     if (request.moments.has_value()) moments = &*request.moments;
     if (request.layers.has_value()) {
@@ -76,7 +77,7 @@ absl::StatusOr<std::vector<const Moments*>> EvidenceOf(const std::vector<std::sh
       num_used += found != request.layers->end();
       field = absl::StrCat("layers[", layer, "].moments");
     }
-    if (moments != nullptr && moments != contents[i].observations.last_batch.get()) {
+    if (moments != nullptr && (request.moments.has_value() || request.layers.has_value())) {
       absl::Status status = CheckEvidence(field, *moments, contents[i].state->config.num_features);
       if (!status.ok()) return status;
     }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,7 +18,11 @@ struct DiagnoseRequest {
   std::string name;                                      // as the client gave it: a session, or a model's prefix
   std::optional<Moments> moments;                        // of one batch; of a single session
   std::optional<std::map<std::string, Moments>> layers;  // the same by layer, the name without the prefix; of a model
+  bool observed = false;                                 // what the sessions have observed, in place of both
   int64_t samples_per_batch = 0;                         // 0: all values count as independent
+
+  // Of a batch of the single session that came in place of moments; nothing: it was empty.
+  void TakeBatch(std::optional<Moments> batch) { moments = batch.has_value() ? std::move(batch) : Moments{}; }
 };
 
 struct SessionDiagnosis {
@@ -28,9 +33,9 @@ struct SessionDiagnosis {
   LayerDiagnosis layer;
 };
 
-// Diagnoses each of `sessions` as `contents` (as many) has it, on the request's moments or, without any, on the newest
-// batch that was folded in, with up to seven or eight batches before it as its history. Worst first. INVALID_ARGUMENT:
-// moments that do not fit; layers that are none of the sessions.
+// Diagnoses each of `sessions` as `contents` (as many) has it, on the request's moments, on what it has observed or,
+// without either, on the newest batch that was folded in, with up to seven or eight batches before it as its history.
+// Worst first. INVALID_ARGUMENT: moments that do not fit; layers that are none of the sessions.
 absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::shared_ptr<Session>>& sessions,
                                                        const std::vector<SessionContent>& contents,
                                                        const DiagnoseRequest& request);

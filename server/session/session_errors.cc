@@ -84,6 +84,22 @@ absl::Status SnapshotExists(absl::string_view session, absl::string_view snapsho
                    {{"session", std::string(session)}, {"snapshot", std::string(snapshot)}});
 }
 
+absl::Status CollectionNotFound(absl::string_view name, absl::string_view collection) {
+  return MakeError(absl::StatusCode::kNotFound, ErrorReason::kCollectionNotFound,
+                   absl::StrCat("\"", name, "\" has no part of ", collection,
+                                ": send parts first; one that was dropped, or committed long ago, is forgotten"),
+                   {{"session", std::string(name)}});
+}
+
+absl::Status CollectionCommitted(absl::string_view session, absl::string_view collection, int64_t num_parts,
+                                 int64_t generation) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, ErrorReason::kCollectionCommitted,
+      absl::StrCat(collection, " of session \"", session, "\" was committed with ", num_parts, " parts at generation ",
+                   generation, ": what comes later does not count; gather it under another id"),
+      {{"session", std::string(session)}, {"generation", absl::StrCat(generation)}});
+}
+
 absl::Status StateBytesReached(int64_t max_bytes, int64_t used_bytes, int64_t needed_bytes) {
   return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
                    absl::StrCat("max_state_bytes is ", max_bytes, ", ", used_bytes, " are in use and ", needed_bytes,

@@ -41,6 +41,13 @@ absl::Status SnapshotNotFound(absl::string_view session, absl::string_view snaps
 // ALREADY_EXISTS (SNAPSHOT_EXISTS).
 absl::Status SnapshotExists(absl::string_view session, absl::string_view snapshot);
 
+// NOT_FOUND (COLLECTION_NOT_FOUND): session or model `name` has no part of `collection`, such as "merge \"m\"".
+absl::Status CollectionNotFound(absl::string_view name, absl::string_view collection);
+
+// FAILED_PRECONDITION (COLLECTION_COMMITTED): a late part.
+absl::Status CollectionCommitted(absl::string_view session, absl::string_view collection, int64_t num_parts,
+                                 int64_t generation);
+
 // RESOURCE_EXHAUSTED (LIMIT_REACHED): `used_bytes` of `max_bytes` of state are in use, and `needed_bytes` more are
 // asked.
 absl::Status StateBytesReached(int64_t max_bytes, int64_t used_bytes, int64_t needed_bytes);

@@ -7,6 +7,7 @@
 #include "kernels/check.h"
 #include "server/session/records.h"
 #include "server/session/session_errors.h"
+#include "server/session/stored_collections.h"
 #include "server/session/stored_vectors.h"
 
 namespace normserve {
@@ -136,11 +137,13 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(absl::st
   if (!status.ok()) return status;
   ReadHistory(session, stored, head->num_updates, length, observations);
   auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state));
+  auto collections = ReadCollections(session, stored, head->num_collection_rows, head->state.config.num_features);
   const std::shared_ptr<SessionJournal> journal(
       new SessionJournal({.name = stored.head.name, .uid = stored.head.uid, .create_time = head->create_time},
                          {.state = std::make_shared<const SessionState>(std::move(head->state)),
                           .observations = std::move(observations),
-                          .snapshots = std::move(snapshots)},
+                          .snapshots = std::move(snapshots),
+                          .collections = std::move(collections)},
                          std::move(surroundings), stored.head.epoch, stored.head.sequence));
 
   absl::MutexLock lock(&journal->mutex_);
@@ -222,7 +225,8 @@ std::string SessionJournal::HeadOf(const SessionContent& content, int64_t num_re
                     .num_remembered = num_remembered,
                     .shadow_version = observations.shadow == nullptr ? kNoVersion : observations.shadow_version,
                     .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version,
-                    .num_updates = num_updates});
+                    .num_updates = num_updates,
+                    .num_collection_rows = NumCollectionRows(content.collections)});
 }
 
 SessionContent SessionJournal::Visible() const {
@@ -354,6 +358,7 @@ StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& f
   if (change.snapshots != nullptr) {
     pending.content.snapshots = WithVersions(std::move(change.snapshots), before, sequence);
   }
+  if (change.collections != nullptr) pending.content.collections = std::move(change.collections);
   pending.content.is_deleted = change.deletes;
   StoreWrite write{.server_request = std::move(change.server_request),
                    .durability = pending.content.state->config.durability};
@@ -400,6 +405,9 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
     for (const auto& [name, snapshot] : *before.snapshots) {
       if (!after.snapshots->contains(name)) write.deleted_snapshot = name;
     }
+  }
+  if (after.collections != before.collections) {
+    WriteCollections(identity_.uid, before.collections, *after.collections, write);
   }
   if (!pending.request_id.empty()) {
     write.request =

@@ -44,7 +44,8 @@ struct SessionIdentity {
 struct SessionChange {
   std::shared_ptr<SessionState> state;  // null: stays as it is. The journal sets the versions of its vectors
   std::optional<Observations> observations;
-  std::shared_ptr<const Snapshots> snapshots;  // null: stay as they are
+  std::shared_ptr<const Snapshots> snapshots;      // null: stay as they are
+  std::shared_ptr<const Collections> collections;  // the same
   bool deletes = false;
   Answer answer;
   std::optional<StoredRequest> server_request;  // stored with the change

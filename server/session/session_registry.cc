@@ -34,10 +34,10 @@ bool HasLabels(const SessionConfig& config, const Labels& labels) {
 
 RequestRing SessionRegistry::ServerRing() { return {.num_slots = kRememberedRequests}; }
 
-int64_t SessionRegistry::ChargedBytes(const SessionDescription& session) {
+int64_t SessionRegistry::ChargedBytes(const SessionDescription& session, const StoredHead& stored) {
   if (session.config.num_features < 1) return 0;  // its record is damaged
   return SessionSizeBytes(session.config.num_features) +
-         StateSizeBytes(session.config.num_features) * session.num_snapshots;
+         StateSizeBytes(session.config.num_features) * session.num_snapshots + stored.collection_bytes;
 }
 
 SessionRegistry::SessionRegistry(SessionLimits limits, StateStore* store)
@@ -84,7 +84,7 @@ bool SessionRegistry::Take(const StoredHead& stored) {
                               .create_time = head->create_time,
                               .update_time = head->state.update_time,
                               .num_snapshots = stored.num_snapshots}};
-  surroundings_.state_budget->Take(ChargedBytes(entry.description));
+  surroundings_.state_budget->Take(ChargedBytes(entry.description, *entry.stored));
   sessions_.emplace(stored.name, std::move(entry));
   return true;
 }

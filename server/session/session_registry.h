@@ -25,6 +25,7 @@ struct SessionLimits {
   int64_t max_sessions = 10'000;
   int64_t max_state_bytes = int64_t{4} << 30;
   int64_t max_num_features = 1'000'000;
+  CollectionLimits collections;
 };
 
 using Labels = std::map<std::string, std::string>;
@@ -150,8 +151,8 @@ class SessionRegistry {
 
   // Of the requests remembered for the server.
   static RequestRing ServerRing();
-  // What a session and its snapshots are charged with.
-  static int64_t ChargedBytes(const SessionDescription& session);
+  // What a stored session, its snapshots and what it gathers are charged with.
+  static int64_t ChargedBytes(const SessionDescription& session, const StoredHead& stored);
   // Takes over one that the store holds; false: its record is damaged.
   bool Take(const StoredHead& stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeDamaged(const StoredHead& stored, LoadReport& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -6,19 +6,33 @@
 namespace normserve {
 namespace {
 
-enum Sql { kListSessions, kListServerRequests, kFind, kCurrent, kKept, kRequests, kSnapshots, kHistory, kSqlCount };
+enum Sql {
+  kListSessions,
+  kListServerRequests,
+  kFind,
+  kCurrent,
+  kKept,
+  kRequests,
+  kSnapshots,
+  kHistory,
+  kCollected,
+  kSqlCount
+};
 
 constexpr const char* kSql[] = {
     "SELECT name, uid, epoch, sequence, record, id,"
-    " (SELECT count(*) FROM snapshots WHERE session = id) FROM sessions ORDER BY name",
+    " (SELECT count(*) FROM snapshots WHERE session = id),"
+    " (SELECT coalesce(sum(size_bytes), 0) FROM collected_parts WHERE session = id) FROM sessions ORDER BY name",
     "SELECT slot, sequence, request_id, record FROM server_requests ORDER BY sequence",
     "SELECT name, uid, epoch, sequence, record, id,"
-    " (SELECT count(*) FROM snapshots WHERE session = id) FROM sessions WHERE uid = ?",
+    " (SELECT count(*) FROM snapshots WHERE session = id),"
+    " (SELECT coalesce(sum(size_bytes), 0) FROM collected_parts WHERE session = id) FROM sessions WHERE uid = ?",
     "SELECT kind, version, data FROM current_vectors WHERE session = ? ORDER BY kind",
     "SELECT kind, version, data FROM kept_vectors WHERE session = ? ORDER BY kind, version",
     "SELECT slot, sequence, request_id, record FROM requests WHERE session = ? ORDER BY sequence",
     "SELECT name, record FROM snapshots WHERE session = ? ORDER BY name",
     "SELECT slot, record FROM history WHERE session = ? ORDER BY slot",
+    "SELECT collection, part, size_bytes, record FROM collected_parts WHERE session = ? ORDER BY collection, part",
 };
 static_assert(std::size(kSql) == kSqlCount);
 
@@ -28,7 +42,8 @@ StoredHead HeadOf(const SqliteStatement::Run& run) {
           .epoch = run.IntegerAt(2),
           .sequence = run.IntegerAt(3),
           .record = run.BytesAt(4),
-          .num_snapshots = run.IntegerAt(6)};
+          .num_snapshots = run.IntegerAt(6),
+          .collection_bytes = run.IntegerAt(7)};
 }
 
 }  // namespace
@@ -67,6 +82,7 @@ absl::StatusOr<StoredSession> RowReader::Load(absl::string_view uid) {
     absl::Status status = LoadVectors(kCurrent, *id, session.current);
     if (status.ok()) status = LoadSnapshots(*id, session.snapshots);
     if (status.ok()) status = LoadHistory(*id, session.history);
+    if (status.ok()) status = LoadCollected(*id, session.collected);
     return status;
   });
 }
@@ -122,6 +138,19 @@ absl::Status RowReader::LoadRequests(SqliteStatement::Run& run, std::vector<Stor
                         .sequence = run.IntegerAt(1),
                         .request_id = run.BytesAt(2),
                         .record = run.BytesAt(3)});
+  }
+  return code == SQLITE_DONE ? absl::OkStatus() : connection_->Error(code);
+}
+
+absl::Status RowReader::LoadCollected(int64_t session, std::vector<StoredCollectionRow>& collected) {
+  SqliteStatement::Run run(at(kCollected));
+  run.Integer(session);
+  int code = SQLITE_ROW;
+  while ((code = run.Step()) == SQLITE_ROW) {
+    collected.push_back({.collection = run.BytesAt(0),
+                         .part = run.BytesAt(1),
+                         .size_bytes = run.IntegerAt(2),
+                         .record = run.BytesAt(3)});
   }
   return code == SQLITE_DONE ? absl::OkStatus() : connection_->Error(code);
 }

@@ -34,6 +34,7 @@ class RowReader {
   absl::StatusOr<int64_t> FindSession(absl::string_view uid, StoredHead& head);
   absl::Status LoadVectors(int sql, int64_t session, std::vector<StoredVector>& vectors);
   absl::Status LoadRequests(SqliteStatement::Run& run, std::vector<StoredRequest>& requests);
+  absl::Status LoadCollected(int64_t session, std::vector<StoredCollectionRow>& collected);
   absl::Status LoadSnapshots(int64_t session, std::vector<StoredSnapshot>& snapshots);
   absl::Status LoadHistory(int64_t session, std::vector<StoredPoint>& history);
   SqliteStatement& at(int sql) { return statements_[sql]; }

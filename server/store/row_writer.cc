@@ -27,11 +27,14 @@ enum Sql {
   kAddSnapshot,
   kDropSnapshot,
   kPutPoint,
+  kAddCollected,
+  kDropCollection,
   kDeleteCurrentOf,
   kDeleteKeptOf,
   kDeleteRequestsOf,
   kDeleteSnapshotsOf,
   kDeleteHistoryOf,
+  kDeleteCollectedOf,
   kSqlCount
 };
 
@@ -64,11 +67,14 @@ constexpr const char* kSql[] = {
     "DELETE FROM snapshots WHERE session = ? AND name = ?",
     "INSERT INTO history(session, slot, record) VALUES(?, ?, ?)"
     " ON CONFLICT(session, slot) DO UPDATE SET record = excluded.record",
+    "INSERT INTO collected_parts(session, collection, part, size_bytes, record) VALUES(?, ?, ?, ?, ?)",
+    "DELETE FROM collected_parts WHERE session = ? AND collection = ?",
     "DELETE FROM current_vectors WHERE session = ?",
     "DELETE FROM kept_vectors WHERE session = ?",
     "DELETE FROM requests WHERE session = ?",
     "DELETE FROM snapshots WHERE session = ?",
     "DELETE FROM history WHERE session = ?",
+    "DELETE FROM collected_parts WHERE session = ?",
 };
 static_assert(std::size(kSql) == kSqlCount);
 
@@ -206,7 +212,8 @@ absl::StatusOr<int64_t> RowWriter::ChangeSession(const SessionWrite& write) {
 
 int RowWriter::DeleteRows(int64_t session) {
   int code = SQLITE_OK;
-  for (const int sql : {kDeleteCurrentOf, kDeleteKeptOf, kDeleteRequestsOf, kDeleteSnapshotsOf, kDeleteHistoryOf}) {
+  for (const int sql :
+       {kDeleteCurrentOf, kDeleteKeptOf, kDeleteRequestsOf, kDeleteSnapshotsOf, kDeleteHistoryOf, kDeleteCollectedOf}) {
     if (code == SQLITE_OK) code = SqliteStatement::Run(at(sql)).Integer(session).Finish();
   }
   return code;
@@ -241,6 +248,16 @@ int RowWriter::ApplyRows(int64_t session, const SessionWrite& write) {
   for (size_t i = 0; code == SQLITE_OK && i < write.history.size(); ++i) {
     SqliteStatement::Run run(at(kPutPoint));
     code = run.Integer(session).Integer(write.history[i].slot).Blob(write.history[i].record).Finish();
+  }
+  for (size_t i = 0; code == SQLITE_OK && i < write.dropped_collections.size(); ++i) {
+    SqliteStatement::Run run(at(kDropCollection));
+    code = run.Integer(session).Text(write.dropped_collections[i]).Finish();
+  }
+  for (size_t i = 0; code == SQLITE_OK && i < write.collected.size(); ++i) {
+    const StoredCollectionRow& row = write.collected[i];
+    SqliteStatement::Run run(at(kAddCollected));
+    run.Integer(session).Text(row.collection).Text(row.part).Integer(row.size_bytes);
+    code = run.Blob(row.record).Finish();
   }
   return code;
 }

@@ -49,6 +49,14 @@ struct StoredPoint {
   std::string record;
 };
 
+// A row of what a session gathers: a part, or of part "" what it came to.
+struct StoredCollectionRow {
+  std::string collection;
+  std::string part;
+  int64_t size_bytes = 0;  // charged for it
+  std::string record;
+};
+
 // What is known of a session without its vectors.
 struct StoredHead {
   std::string name;
@@ -57,14 +65,16 @@ struct StoredHead {
   int64_t sequence = 0;  // of the newest write
   std::string record;
   int64_t num_snapshots = 0;
+  int64_t collection_bytes = 0;  // charged for what it gathers
 };
 
 // A session as it is.
 struct StoredSession {
   StoredHead head;
-  std::vector<StoredVector> current;      // at most one of a kind
-  std::vector<StoredSnapshot> snapshots;  // by name
-  std::vector<StoredPoint> history;       // by slot
+  std::vector<StoredVector> current;           // at most one of a kind
+  std::vector<StoredSnapshot> snapshots;       // by name
+  std::vector<StoredPoint> history;            // by slot
+  std::vector<StoredCollectionRow> collected;  // by collection and part
 };
 
 // What a session remembers of its requests; much longer than itself.
@@ -89,9 +99,11 @@ struct SessionWrite {
   std::vector<StoredVector> kept;     // each is added beside the current ones
   std::vector<std::pair<VectorKind, int64_t>> dropped;  // kept ones that go, by version
   std::optional<StoredRequest> request;
-  std::optional<StoredSnapshot> snapshot;  // added; the name is free
-  std::string deleted_snapshot;            // a name; empty: none goes
-  std::vector<StoredPoint> history;        // each replaces what its slot held
+  std::optional<StoredSnapshot> snapshot;        // added; the name is free
+  std::string deleted_snapshot;                  // a name; empty: none goes
+  std::vector<StoredPoint> history;              // each replaces what its slot held
+  std::vector<std::string> dropped_collections;  // whose rows go, before
+  std::vector<StoredCollectionRow> collected;    // these are added
 };
 
 // Changes that are made together or not at all.

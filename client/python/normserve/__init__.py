@@ -21,7 +21,7 @@ from normserve.error import Error
 from normserve.model import Model
 from normserve.moments import Moments
 from normserve.normalize_with import UseBlend, UseSnapshot
-from normserve.population import Observed
+from normserve.population import Calibrated, Merged, Observed
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
 from normserve.stats_view import Comparison, Quantiles, StatsSummary
@@ -29,6 +29,7 @@ from normserve.stats_view import Comparison, Quantiles, StatsSummary
 __all__ = [
     "BFloat16",
     "BackwardResult",
+    "Calibrated",
     "Client",
     "Comparison",
     "Config",
@@ -42,6 +43,7 @@ __all__ = [
     "ImportResult",
     "ImportedLayer",
     "Limits",
+    "Merged",
     "Model",
     "Moments",
     "Normalization",

@@ -14,7 +14,8 @@ from normserve.error import Error, from_rpc_error
 from normserve.v1 import batch_norm_service_pb2_grpc
 
 # What stays exhausted until somebody deletes something or asks for less.
-_LASTING_LIMITS = ("max_sessions", "max_snapshots", "max_state_bytes", "max_message_bytes")
+_LASTING_LIMITS = ("max_sessions", "max_snapshots", "max_state_bytes", "max_message_bytes", "max_collections",
+                   "max_collection_parts")  # fmt: skip
 _FIRST_BACKOFF = 0.1  # seconds
 _LONGEST_BACKOFF = 5.0  # seconds
 _CONNECTION_WAIT = 0.15  # seconds; what gRPC waits before it connects again, and a little

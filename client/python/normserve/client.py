@@ -193,13 +193,18 @@ class Client:
         model: str,
         layers: Mapping[str, Moments] | None = None,
         *,
+        observed: bool = False,
         samples_per_batch: int = 0,
         return_channels: bool = False,
         timeout: float | None = None,
     ) -> builtins.list[Diagnosis]:
         """`model(model).diagnose(...)`."""
         return self.model(model).diagnose(
-            layers, samples_per_batch=samples_per_batch, return_channels=return_channels, timeout=timeout
+            layers,
+            observed=observed,
+            samples_per_batch=samples_per_batch,
+            return_channels=return_channels,
+            timeout=timeout,
         )
 
     def import_state(

@@ -118,6 +118,8 @@ class Limits:
     max_in_flight_bytes: int  # of requests in work at once
     max_saved_forward_bytes: int  # of device memory for inputs kept for backward
     max_snapshots: int  # of one session
+    max_collections: int  # merges and calibrations of one session that are not committed
+    max_collection_parts: int  # of one merge or calibration
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,13 @@ def _request(
     layers: Mapping[str, Moments] | None,
     samples_per_batch: int,
     return_channels: bool,
+    observed: bool = False,
 ) -> Any:
     request = pb.DiagnoseRequest(name=name, samples_per_batch=samples_per_batch, return_channels=return_channels)
+    if observed:
+        if moments is not None or layers is not None:
+            raise ValueError("observed is True and there are moments: what was observed, or these, is the evidence")
+        request.observed.SetInParent()
     if moments is not None:
         _fill(request.moments, moments)
     for layer, of_layer in (layers or {}).items():

@@ -101,6 +101,7 @@ class Model(ModelPopulation, Exports):
         self,
         layers: Mapping[str, Moments] | None = None,
         *,
+        observed: bool = False,
         samples_per_batch: int = 0,
         return_channels: bool = False,
         timeout: float | None = None,
@@ -109,12 +110,13 @@ class Model(ModelPopulation, Exports):
 
           layers             moments of one batch by layer, such as normserve.torch.collect_moments gives; None: what the
                              server has seen
+          observed           in their place: what each layer has observed
           samples_per_batch  N of that batch [N, C, *]; 0: that of the newest batch where that is the evidence, else all
                              values count as independent
 
         Errors: INVALID_ARGUMENT if a layer is none of the model's.
         """
-        request = diagnosis._request(self._prefix, None, layers, samples_per_batch, return_channels)
+        request = diagnosis._request(self._prefix, None, layers, samples_per_batch, return_channels, observed)
         reply = self._read(self._caller.stub.Diagnose, request, timeout)
         return [diagnosis._diagnosis(each) for each in reply.sessions]
 

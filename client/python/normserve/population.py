@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from normserve.caller import Caller, request_id_or_random
 from normserve.diagnosis import _fill
 from normserve.enumerators import to_wire
@@ -29,6 +32,51 @@ class Observed:
     generation: int
     count: int
     moments: Moments | None
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """How one session's merge stands.
+
+      generation  of the session after the call; of a merge that was committed before, that of its commit
+      num_parts   that are here
+      committed   whether it is; only then there are
+      merged      the moments of all parts together; None with policy "keep_local"
+      variance_within, variance_between
+                  float64 [C]: the biased variance within the parts, and of their means around the common one; their sum is
+                  the biased variance of all values, whatever the policy
+    """
+
+    name: str
+    uid: str
+    generation: int
+    num_parts: int
+    committed: bool
+    merged: Moments | None
+    variance_within: npt.NDArray[np.float64]
+    variance_between: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """How one session's calibration stands.
+
+      generation   of the session after the call; of a calibration that was committed before, that of its commit
+      num_batches  that are here
+      committed    whether it is; only then there are
+      running_mean_before, running_var_before, running_mean, running_var
+                   float64 [C]: what the statistics were, and are now (or in the snapshot)
+    """
+
+    name: str
+    uid: str
+    generation: int
+    num_batches: int
+    committed: bool
+    running_mean_before: npt.NDArray[np.float64]
+    running_var_before: npt.NDArray[np.float64]
+    running_mean: npt.NDArray[np.float64]
+    running_var: npt.NDArray[np.float64]
 
 
 class _Population:
@@ -85,6 +133,77 @@ class _Population:
                 each.generation,
                 each.moments.count,
                 Moments._from_message(each.moments) if dry_run else None,
+            )
+            for each in reply.sessions
+        ]
+
+    def _merge(
+        self,
+        merge_id: str,
+        parts: Mapping[str, Moments] | Mapping[str, Mapping[str, Moments]],
+        policy: str | None,
+        commit: bool,
+        drop: bool,
+        **call: Any,
+    ) -> list[Merged]:
+        request = pb.MergeMomentsRequest(
+            merge_id=merge_id, policy=to_wire(pb.MergePolicy, policy, "policy"), commit=commit, drop=drop
+        )
+        for part_id, part in parts.items():
+            message = request.parts.add(id=part_id)
+            if isinstance(part, Moments):
+                _fill(message.moments, part)
+            else:
+                message.layers.SetInParent()
+                for layer, moments in part.items():
+                    _fill(message.layers.layers.add(layer=layer).moments, moments)
+        reply = pb.MergeMomentsReply.FromString(self._send("MergeMoments", request, None, "channels_first", **call))
+        return [
+            Merged(
+                each.name,
+                each.uid,
+                each.generation,
+                each.num_parts,
+                each.committed,
+                Moments._from_message(each.merged) if each.HasField("merged") else None,
+                np.array(each.variance_within, np.float64),
+                np.array(each.variance_between, np.float64),
+            )
+            for each in reply.sessions
+        ]
+
+    def _calibrate(
+        self,
+        calibration_id: str,
+        data: Data | None,
+        part_id: str,
+        estimator: str | None,
+        commit: bool,
+        to_snapshot: str,
+        drop: bool,
+        layout: str,
+        **call: Any,
+    ) -> list[Calibrated]:
+        request = pb.CalibrateRequest(
+            calibration_id=calibration_id,
+            part_id=part_id,
+            estimator=to_wire(pb.Estimator, estimator, "estimator"),
+            commit=commit,
+            to_snapshot=to_snapshot,
+            drop=drop,
+        )
+        reply = pb.CalibrateReply.FromString(self._send("Calibrate", request, data, layout, **call))
+        return [
+            Calibrated(
+                each.name,
+                each.uid,
+                each.generation,
+                each.num_batches,
+                each.committed,
+                np.array(each.before.running_mean, np.float64),
+                np.array(each.before.running_var, np.float64),
+                np.array(each.after.running_mean, np.float64),
+                np.array(each.after.running_var, np.float64),
             )
             for each in reply.sessions
         ]
@@ -160,6 +279,95 @@ class SessionPopulation(_Population):
         return Moments._from_message(self._moments(source, channels, timeout)[0].moments)
 
 
+    def merge(
+        self,
+        merge_id: str,
+        parts: Mapping[str, Moments] = {},
+        *,
+        policy: str | None = None,
+        commit: bool = False,
+        drop: bool = False,
+        request_id: str | None = None,
+        expected_generation: int | None = None,
+        expected_uid: str = "",
+        timeout: float | None = None,
+    ) -> Merged:
+        """Brings the moments of sites, workers or batches to a merge, or ends it. Calls may come from many workers, in any
+        order: what comes of them depends on the parts alone, to the last bit.
+
+          merge_id  names the merge: every call for it says the same
+          parts     {id: Moments}; one that is here already with the same contents counts once
+          policy    at the commit: "exact" (as if all values had been one batch), "weighted" (means and variances averaged
+                    by count, for comparison: it drops the variance between the parts) or "keep_local" (the session stays as
+                    it is). None: "exact"
+          commit    merges what is here: the running statistics become those of all values, in one generation
+          drop      forgets the merge, which must not be committed; without parts
+
+        Without parts, commit and drop it tells how the merge stands.
+
+        Errors: NOT_FOUND (COLLECTION_NOT_FOUND); FAILED_PRECONDITION if it is committed and parts come late
+        (COLLECTION_COMMITTED) or the session keeps no running statistics (NOT_TRACKED); INVALID_ARGUMENT if a part does
+        not fit, or came before with other contents (PART_CONFLICT); RESOURCE_EXHAUSTED (LIMIT_REACHED).
+        """
+        return self._merge(
+            merge_id,
+            parts,
+            policy,
+            commit,
+            drop,
+            request_id=request_id,
+            expected_generation=expected_generation,
+            expected_uid=expected_uid,
+            timeout=timeout,
+        )[0]
+
+    def calibrate(
+        self,
+        calibration_id: str,
+        data: Moments | Array | None = None,
+        *,
+        part_id: str = "",
+        estimator: str | None = None,
+        commit: bool = False,
+        to_snapshot: str = "",
+        drop: bool = False,
+        layout: str = "channels_first",
+        request_id: str | None = None,
+        expected_generation: int | None = None,
+        expected_uid: str = "",
+        timeout: float | None = None,
+    ) -> Calibrated:
+        """Brings one batch to a calibration, or ends it: the population's statistics take the place of the running ones.
+        Calls may come from many workers; what was sent survives a crash of the server.
+
+          calibration_id  names the calibration: every call for it says the same
+          data            one batch's Moments, or a batch as forward takes it. None: none, such as for the commit alone
+          part_id         names the batch: sent again it counts once. Required with data
+          estimator       at the commit: "pooled" (mean and unbiased variance of all values, whatever the batches' sizes) or
+                          "algorithm_2" (Ioffe & Szegedy 2015: E[mean] and m/(m-1) E[variance], batches of one size m).
+                          None: "pooled"
+          commit          makes the statistics, in one generation; num_batches_tracked becomes the number of batches
+          to_snapshot     with commit: they become this snapshot, and the session stays as it is
+          drop            forgets the calibration, which must not be committed; without data
+
+        Without data, commit and drop it tells how the calibration stands. Errors as merge.
+        """
+        return self._calibrate(
+            calibration_id,
+            data,
+            part_id,
+            estimator,
+            commit,
+            to_snapshot,
+            drop,
+            layout,
+            request_id=request_id,
+            expected_generation=expected_generation,
+            expected_uid=expected_uid,
+            timeout=timeout,
+        )[0]
+
+
 class ModelPopulation(_Population):
     """The calls of a Model about populations: each is one RPC and changes all layers or none."""
 
@@ -194,3 +402,48 @@ class ModelPopulation(_Population):
             each.name.removeprefix(self._target): Moments._from_message(each.moments)
             for each in self._moments(source, None, timeout)
         }
+
+    def merge(
+        self,
+        merge_id: str,
+        parts: Mapping[str, Mapping[str, Moments]] = {},
+        *,
+        policy: str | None = None,
+        commit: bool = False,
+        drop: bool = False,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Merged]:
+        """Session.merge of several layers: `parts` is {id: {layer: Moments}}. {layer: how it stands} of the layers that were
+        sent parts, or at the commit of all that have some; the others stay as they are."""
+        found = self._merge(merge_id, parts, policy, commit, drop, request_id=request_id, timeout=timeout)
+        return {each.name.removeprefix(self._target): each for each in found}
+
+    def calibrate(
+        self,
+        calibration_id: str,
+        layers: Mapping[str, Moments] | None = None,
+        *,
+        part_id: str = "",
+        estimator: str | None = None,
+        commit: bool = False,
+        to_snapshot: str = "",
+        drop: bool = False,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Calibrated]:
+        """Session.calibrate of several layers: `layers` is {layer: Moments} of one batch. {layer: how it stands} of the
+        layers that were sent a batch, or at the commit of all that have some; the others stay as they are."""
+        found = self._calibrate(
+            calibration_id,
+            layers,
+            part_id,
+            estimator,
+            commit,
+            to_snapshot,
+            drop,
+            "channels_first",
+            request_id=request_id,
+            timeout=timeout,
+        )
+        return {each.name.removeprefix(self._target): each for each in found}

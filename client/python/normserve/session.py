@@ -300,23 +300,29 @@ class Session(SessionPopulation, Exports):
 
     def diagnose(
         self,
-        moments: Moments | None = None,
+        moments: Moments | Array | None = None,
         *,
+        observed: bool = False,
         samples_per_batch: int = 0,
         return_channels: bool = False,
+        layout: str = "channels_first",
         timeout: float | None = None,
     ) -> Diagnosis:
         """Why evaluation puts out something else than training here, how much, and what to do. Changes nothing.
 
-        moments            of one batch as the layer is trained with; None: the newest that the server has seen
+        moments            of one batch as the layer is trained with, or such a batch itself, in `layout`; None: the newest
+                           that the server has seen
+        observed           in their place: what the session has observed
         samples_per_batch  N of that batch [N, C, *]: values of a sample, such as pixels, hang together. 0: that of the
                            newest batch where that is the evidence, else all values count as independent
 
         Errors: INVALID_ARGUMENT if the moments do not fit.
         """
-        request = diagnosis._request(self._name, moments, None, samples_per_batch, return_channels)
-        reply = self._call(self._caller.stub.Diagnose, request, timeout, repeatable=True)
-        return diagnosis._diagnosis(reply.sessions[0])
+        if observed and moments is not None:
+            raise ValueError("observed is True and there are moments: what was observed, or these, is the evidence")
+        request = diagnosis._request(self._name, None, None, samples_per_batch, return_channels, observed)
+        reply = self._send("Diagnose", request, moments, layout, timeout, reads=True)
+        return diagnosis._diagnosis(pb.DiagnoseReply.FromString(reply).sessions[0])
 
     def describe(self, *, timeout: float | None = None) -> SessionInfo:
         """Everything about the session, parameters and statistics too, of one generation. Changes nothing."""

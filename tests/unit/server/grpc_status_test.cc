@@ -39,11 +39,11 @@ TEST(GrpcStatus, ResourceExhaustedCarriesRetryInfo) {
 }
 
 TEST(GrpcStatus, EveryReasonIsOneOfTheContract) {
-  for (int i = 0; i <= static_cast<int>(ErrorReason::kPartConflict); ++i) {
+  for (int i = 0; i <= static_cast<int>(ErrorReason::kCollectionCommitted); ++i) {
     const std::string name = "ERROR_REASON_" + std::string(ErrorReasonName(static_cast<ErrorReason>(i)));
     EXPECT_NE(v1::ErrorReason_descriptor()->FindValueByName(name), nullptr) << name;
   }
-  EXPECT_EQ(v1::ErrorReason_descriptor()->value_count(), static_cast<int>(ErrorReason::kPartConflict) + 2);
+  EXPECT_EQ(v1::ErrorReason_descriptor()->value_count(), static_cast<int>(ErrorReason::kCollectionCommitted) + 2);
 }
 
 TEST(GrpcStatus, OkStaysOk) { EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok()); }

@@ -88,11 +88,14 @@ TEST_F(SqliteStoreTest, EverythingWrittenComesBackAfterAReopen) {
   change.dropped = {{VectorKind::kRunning, 0}};
   change.request = StoredRequest{1, 3, "three", ""};
   change.snapshot = StoredSnapshot{"first", ""};
+  change.collected = {{"merge/m", "one", 10, all_bytes}, {"merge/m", "two", 20, ""}, {"merge/n", "one", 5, "n1"}};
   change.history = {{5, "replaced"}, {2, all_bytes}};
   ASSERT_TRUE(Put(*store_, change).ok());
   change = Change("a", 1, 4);
   change.snapshot = StoredSnapshot{"second", "again"};
   change.deleted_snapshot = "second";
+  change.dropped_collections = {"merge/m"};
+  change.collected = {{"merge/m", "", 7, all_bytes}};
   change.history = {{5, "five"}};
   ASSERT_TRUE(Put(*store_, change).ok());
 
@@ -118,6 +121,11 @@ TEST_F(SqliteStoreTest, EverythingWrittenComesBackAfterAReopen) {
     ASSERT_EQ(session.snapshots.size(), 2u);
     EXPECT_EQ(session.snapshots[0].name, "first");
     EXPECT_EQ(session.snapshots[1].record, "again");
+    ASSERT_EQ(session.collected.size(), 2u);
+    EXPECT_EQ(session.collected[0].part, "");
+    EXPECT_EQ(session.collected[0].record, all_bytes);
+    EXPECT_EQ(session.collected[1].collection, "merge/n");
+    EXPECT_EQ(session.head.collection_bytes, 12);
     ASSERT_EQ(session.history.size(), 2u);
     EXPECT_EQ(session.history[0].slot, 2);
     EXPECT_EQ(session.history[0].record, all_bytes);
@@ -129,6 +137,7 @@ TEST_F(SqliteStoreTest, EverythingWrittenComesBackAfterAReopen) {
     const auto heads = store_->ListSessions();
     ASSERT_TRUE(heads.ok() && heads->size() == 1);
     EXPECT_EQ(heads->front().num_snapshots, 2);
+    EXPECT_EQ(heads->front().collection_bytes, 12);
     EXPECT_EQ(heads->front().record, "head of a at 4");
     if (round == 0) Reopen();
   }
@@ -149,6 +158,7 @@ TEST_F(SqliteStoreTest, ADeletedSessionLeavesNothingToOneOfTheSameName) {
   creation.kept = {{VectorKind::kRunning, 0, "k"}};
   creation.request = StoredRequest{1, 1, "id", "answer"};
   creation.snapshot = StoredSnapshot{"snapshot", "record"};
+  creation.collected = {{"merge/m", "one", 10, "record"}};
   ASSERT_TRUE(Put(*store_, creation).ok());
   ASSERT_TRUE(Put(*store_, Deletion("a", 1, 2)).ok());
   EXPECT_THAT(store_->Load("a").status(), Fails(absl::StatusCode::kNotFound, ErrorReason::kSessionNotFound));
@@ -157,7 +167,7 @@ TEST_F(SqliteStoreTest, ADeletedSessionLeavesNothingToOneOfTheSameName) {
   creation.name = "name of a";
   ASSERT_TRUE(Put(*store_, creation).ok());
   const StoredSession session = Load("b");
-  EXPECT_TRUE(session.current.empty() && session.snapshots.empty());
+  EXPECT_TRUE(session.current.empty() && session.snapshots.empty() && session.collected.empty());
   const StoredMemory memory = LoadMemory("b");
   EXPECT_TRUE(memory.kept.empty() && memory.requests.empty());
   EXPECT_THAT(Put(*store_, Change("a", 1, 3)), Fails(kUnavailable, ErrorReason::kStoreRefused));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "client/cli/checkpoint_commands.h"
 #include "client/cli/command_line.h"
 #include "client/cli/diagnose_command.h"
 #include "client/cli/doctor.h"
@@ -25,6 +26,8 @@ struct Options {
   std::string timeout = "30s";
   CreateOptions create;
   ForwardCommandOptions forward;
+  ImportCommandOptions import;
+  ExportCommandOptions export_;
   std::string session;
   std::string clone_name;
   std::string snapshot;
@@ -234,6 +237,50 @@ void AddSnapshotCommands(CLI::App& app, Options& options, std::function<int()>& 
       [&] { run = [&] { return DeleteSnapshot(options.command_line, options.session, options.snapshot); }; });
 }
 
+void AddCheckpointCommands(CLI::App& app, Options& options, std::function<int()>& run) {
+  const auto conventions = CLI::IsMember({"pytorch", "keras", "flax", "onnx"});
+  CLI::App* import = AddCommand(
+      app, "import", "Makes sessions in EVAL mode of a safetensors checkpoint's batch-norm layers, all or none.",
+      "normctl import resnet50/ resnet50.safetensors --existing replace");
+  ImportCommandOptions& i = options.import;
+  import->add_option("name", i.name, "a model, ending in '/'; or a session, for a file of one layer")
+      ->required()
+      ->type_name("NAME");
+  import->add_option("file", i.file, "a safetensors file")->required()->type_name("FILE");
+  import->add_option("--prefix", i.prefix, "only layers below it, such as backbone")->type_name("PATH");
+  import->add_option("--existing", i.existing, "sessions that are there: refuse (default), replace or skip")
+      ->check(CLI::IsMember({"refuse", "replace", "skip"}));
+  import->add_option("--mode", i.create.mode, "train, eval (default) or shadow")->check(CLI::IsMember(kModes));
+  import->add_option("--epsilon", i.create.epsilon, "which is not in the file; default 1e-5")->type_name("E");
+  import->add_option("--momentum", i.create.momentum, "which is not in the file; default 0.1")->type_name("M");
+  import->add_option("--convention", i.create.convention, "of the sessions; default pytorch")->check(conventions);
+  import->add_option("--durability", i.create.durability, "none, commit or flush; as create")
+      ->check(CLI::IsMember({"none", "commit", "flush"}));
+  AddLabels(import, i.create.labels, "a word of yours about them; may be repeated");
+  import->add_option("--kept-by", i.kept_by, "the convention of the file's statistics; default: the sessions'")
+      ->check(conventions);
+  import
+      ->add_option("--values-per-channel", i.values_per_channel,
+                   "of every batch that they were kept from, to convert the running variance")
+      ->type_name("N");
+  import->callback([&] { run = [&] { return Import(options.command_line, options.import); }; });
+
+  CLI::App* out = AddCommand(app, "export", "Writes sessions as a safetensors file under PyTorch's names.",
+                             "normctl export resnet50/ -o bn.safetensors\n         normctl export resnet50/ --into "
+                             "resnet50.safetensors -o new.safetensors");
+  ExportCommandOptions& e = options.export_;
+  AddNamed(out, e.name);
+  out->add_option("-o,--output", e.output, "the file to write")->required()->type_name("FILE");
+  out->add_option("--into", e.into, "a checkpoint whose other tensors the file has too")->type_name("FILE");
+  out->add_option("--prefix", e.prefix, "put before every tensor's name, with a '.'")->type_name("PATH");
+  out->add_option("--convention", e.convention, "by which the file keeps the variance; default: as it is")
+      ->check(conventions);
+  out->add_flag("--folded", e.folded, "scale and shift of each layer instead of it")->excludes("--into");
+  out->add_option("--values-per-channel", e.values_per_channel, "of every batch, to convert the running variance")
+      ->type_name("N");
+  out->callback([&] { run = [&] { return Export(options.command_line, options.export_); }; });
+}
+
 void AddForwardCommand(CLI::App& app, Options& options, std::function<int()>& run) {
   CLI::App* forward =
       AddCommand(app, "forward", "Runs one batch through a session; in TRAIN mode this updates its running statistics.",
@@ -296,6 +343,7 @@ int Main(int argc, char** argv) {
   AddStatsCommands(app, options, run);
   AddDiagnose(app, options, run);
   AddSnapshotCommands(app, options, run);
+  AddCheckpointCommands(app, options, run);
   AddForwardCommand(app, options, run);
   AddServerCommands(app, options, run);
   try {

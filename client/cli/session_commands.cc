@@ -35,6 +35,16 @@ absl::StatusOr<std::vector<float>> ReadParameter(const std::string& path) {
   return std::move(tensor->values);
 }
 
+}  // namespace
+
+client::Convention ConventionOf(const std::string& text) {
+  return text == "pytorch" ? client::Convention::kPyTorch
+         : text == "keras" ? client::Convention::kKeras
+         : text == "flax"  ? client::Convention::kFlax
+         : text == "onnx"  ? client::Convention::kOnnx
+                           : client::Convention::kUnspecified;
+}
+
 client::SessionConfig MakeConfig(const CreateOptions& options) {
   client::SessionConfig config{
       .num_features = options.num_features, .epsilon = options.epsilon, .momentum = options.momentum};
@@ -47,12 +57,11 @@ client::SessionConfig MakeConfig(const CreateOptions& options) {
   if (options.skip_non_finite) config.non_finite_policy = client::NonFinitePolicy::kSkipUpdate;
   config.durability = DurabilityOf(options.durability);
   config.labels = options.labels;
-  if (options.convention == "pytorch") config.convention = client::Convention::kPyTorch;
-  if (options.convention == "keras") config.convention = client::Convention::kKeras;
-  if (options.convention == "flax") config.convention = client::Convention::kFlax;
-  if (options.convention == "onnx") config.convention = client::Convention::kOnnx;
+  config.convention = ConventionOf(options.convention);
   return config;
 }
+
+namespace {
 
 absl::StatusOr<client::NewSession> ReadNewSession(const CreateOptions& options) {
   client::NewSession session{.name = options.name, .config = MakeConfig(options), .mode = ModeOf(options.mode)};

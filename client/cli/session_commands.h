@@ -28,6 +28,11 @@ struct CreateOptions {
   std::string running_var;
 };
 
+// What these options say of a session's configuration.
+client::SessionConfig MakeConfig(const CreateOptions& options);
+// "pytorch", "keras", "flax" or "onnx"; anything else: kUnspecified.
+client::Convention ConventionOf(const std::string& text);
+
 int Create(const CommandLine& command_line, const CreateOptions& options);
 int List(const CommandLine& command_line, const client::ListSessionsOptions& options);
 int Show(const CommandLine& command_line, const std::string& session);

@@ -111,4 +111,8 @@ absl::Status BatchNorm::Delete(const CallOptions& options) const {
   return caller_->DeleteSession({.name = name_}, options).status();
 }
 
+absl::StatusOr<client::Export> BatchNorm::Export(const ExportOptions& options) const {
+  return caller_->ExportState({.name = name_, .options = options});
+}
+
 }  // namespace normserve::client

@@ -91,6 +91,10 @@ class BatchNorm {
   // Forgets the session and its snapshots.
   absl::Status Delete(const CallOptions& options = {}) const;
 
+  // The state of the session as a safetensors file under PyTorch's names. Changes nothing. FAILED_PRECONDITION: a
+  // conversion that is not exact (CONVENTION_MISMATCH), or a value that float32 does not hold (NON_FINITE).
+  absl::StatusOr<client::Export> Export(const ExportOptions& options = {}) const;
+
  private:
   friend class Client;
   BatchNorm(std::shared_ptr<const Caller> caller, std::string name);

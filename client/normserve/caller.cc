@@ -174,6 +174,17 @@ absl::StatusOr<std::vector<Diagnosis>> Caller::Diagnose(const DiagnoseRequest& r
   return Run(call, true, [&](absl::Time deadline) { return connection_->Diagnose(request, deadline); });
 }
 
+absl::StatusOr<ImportResult> Caller::ImportState(ImportStateRequest request) const {
+  request.request_id = RequestId(request.options.call);
+  return Run(request.options.call, !request.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->ImportState(request, deadline); });
+}
+
+absl::StatusOr<Export> Caller::ExportState(const ExportStateRequest& request) const {
+  return Run(request.options.call, true,
+             [&](absl::Time deadline) { return connection_->ExportState(request, deadline); });
+}
+
 absl::StatusOr<ServerInfo> Caller::GetServerInfo(const CallOptions& call) const {
   return Run(call, true, [&](absl::Time deadline) { return connection_->GetServerInfo(deadline); });
 }

@@ -44,6 +44,8 @@ class Caller {
   // Of the session or model that `name` says.
   std::unique_ptr<StatsWatch> Watch(const std::string& name, const WatchOptions& options) const;
   absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, const CallOptions& call) const;
+  absl::StatusOr<ImportResult> ImportState(ImportStateRequest request) const;
+  absl::StatusOr<Export> ExportState(const ExportStateRequest& request) const;
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& call) const;
   absl::StatusOr<Health> CheckHealth(const std::string& service, const CallOptions& call) const;
 

@@ -47,6 +47,17 @@ absl::StatusOr<std::vector<Session>> Client::ListSessions(const ListSessionsOpti
 
 Model Client::AttachModel(const std::string& prefix) const { return Model(caller_, prefix); }
 
+absl::StatusOr<ImportResult> Client::ImportState(const std::string& name, const std::string& path,
+                                                 const ImportOptions& options) const {
+  if (path.empty()) return absl::InvalidArgumentError("path is empty: give that of a safetensors file");
+  return caller_->ImportState({.name = name, .path = path, .options = options});
+}
+
+absl::StatusOr<ImportResult> Client::ImportStateBytes(const std::string& name, absl::string_view bytes,
+                                                      const ImportOptions& options) const {
+  return caller_->ImportState({.name = name, .bytes = bytes, .options = options});
+}
+
 absl::StatusOr<ServerInfo> Client::GetServerInfo(const CallOptions& options) const {
   return caller_->GetServerInfo(options);
 }

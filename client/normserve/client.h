@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "normserve/batch_norm.h"
 #include "normserve/call_options.h"
+#include "normserve/checkpoint.h"
 #include "normserve/connection.h"
 #include "normserve/error_info.h"
 #include "normserve/model.h"
@@ -74,6 +75,19 @@ class Client {
 
   // A handle of all sessions whose names begin with `prefix` ("resnet50" and "resnet50/" are the same); asks nobody.
   Model AttachModel(const std::string& prefix) const;
+
+  // A checkpoint's batch-norm layers become sessions in EVAL mode, all of them in one transaction or none:
+  //   client->ImportState("resnet50/", "resnet50.safetensors")
+  // They are found by their tensors (running_mean with running_var), never by a name; layer "layer1.0.bn1" becomes
+  // "resnet50/layer1.0.bn1". `name` may be a session's, for a file of one layer.
+  // ALREADY_EXISTS: see ImportOptions::existing. INVALID_ARGUMENT names the tensor that is not sound.
+  // RESOURCE_EXHAUSTED: too many sessions or bytes. FAILED_PRECONDITION: an existing session does not fit. What the
+  // system says of the file.
+  absl::StatusOr<ImportResult> ImportState(const std::string& name, const std::string& path,
+                                           const ImportOptions& options = {}) const;
+  // The same of a file's bytes.
+  absl::StatusOr<ImportResult> ImportStateBytes(const std::string& name, absl::string_view bytes,
+                                                const ImportOptions& options = {}) const;
 
   // What the server is: version, devices and limits.
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& options = {}) const;

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "normserve/call_options.h"
+#include "normserve/checkpoint.h"
 #include "normserve/diagnosis.h"
 #include "normserve/server_info.h"
 #include "normserve/session.h"
@@ -228,6 +229,19 @@ class StatsStream {
   virtual void Cancel() = 0;
 };
 
+struct ImportStateRequest {
+  std::string name;         // of a model, ending in '/', or of a session
+  std::string path;         // of a safetensors file; empty: `bytes`
+  absl::string_view bytes;  // of one; valid during the call
+  ImportOptions options;    // without `call`
+  std::string request_id;
+};
+
+struct ExportStateRequest {
+  std::string name;       // of a session, or of a model, ending in '/'
+  ExportOptions options;  // without `call`
+};
+
 // One attempt of every call. Implementations are thread-safe, never repeat a call of their own accord, and give up at
 // `deadline` with DEADLINE_EXCEEDED (absl::InfiniteFuture(): never). Errors are statuses as the server sent them, with
 // its ErrorInfo (error_info.h).
@@ -257,6 +271,9 @@ class Connection {
   // What is wrong shows in the first Read. Never null.
   virtual std::shared_ptr<StatsStream> WatchStats(const WatchStatsRequest& request) = 0;
   virtual absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) = 0;
+  // Reads the file from its beginning.
+  virtual absl::StatusOr<ImportResult> ImportState(const ImportStateRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<Export> ExportState(const ExportStateRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) = 0;
   // grpc.health.v1 Check of `service`; empty: the whole server.
   virtual absl::StatusOr<Health> CheckHealth(const std::string& service, absl::Time deadline) = 0;

@@ -9,6 +9,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "normserve/checkpoint_message.h"
 #include "normserve/forward_message.h"
 #include "normserve/messages.h"
 #include "normserve/v1/batch_norm_service.grpc.pb.h"
@@ -153,6 +154,60 @@ class GrpcConnection : public Connection {
   absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) override {
     return Call<std::vector<Diagnosis>>(&v1::BatchNormService::Stub::Diagnose, ToMessage(request), deadline,
                                         request.name);
+  }
+
+  absl::StatusOr<ImportResult> ImportState(const ImportStateRequest& request, absl::Time deadline) override {
+    absl::StatusOr<CheckpointPieces> pieces = CheckpointPieces::Open(request);
+    if (!pieces.ok()) return pieces.status();
+    WaitAShortWhile(deadline);
+    grpc::ClientContext context;
+    Prepare(context, deadline, request.name);
+    v1::ImportStateReply reply;
+    const auto writer = stub_->ImportState(&context, &reply);
+    v1::ImportStateRequest message;
+    *message.mutable_begin() = ToMessage(request);
+    int64_t sent_bytes = 0;
+    // A write that fails means that the server has ended the call, and Finish says why.
+    while (writer->Write(message)) {
+      absl::StatusOr<std::string> piece = pieces->Next();
+      if (!piece.ok()) {
+        context.TryCancel();
+        writer->Finish();
+        return piece.status();
+      }
+      if (request.options.progress && sent_bytes > 0) request.options.progress(sent_bytes, pieces->size_bytes());
+      if (piece->empty()) {
+        writer->WritesDone();
+        break;
+      }
+      sent_bytes += static_cast<int64_t>(piece->size());
+      message.set_data(*std::move(piece));
+    }
+    const grpc::Status status = writer->Finish();
+    if (!status.ok()) return FromGrpcStatus(status);
+    return FromMessage(reply);
+  }
+
+  absl::StatusOr<Export> ExportState(const ExportStateRequest& request, absl::Time deadline) override {
+    WaitAShortWhile(deadline);
+    grpc::ClientContext context;
+    Prepare(context, deadline, request.name);
+    const auto reader = stub_->ExportState(&context, ToMessage(request));
+    Export result;
+    int64_t size_bytes = 0;
+    v1::ExportStateReply reply;
+    while (reader->Read(&reply)) {
+      if (reply.has_summary()) {
+        size_bytes = reply.summary().size_bytes();
+        result = FromMessage(reply.summary());
+        continue;
+      }
+      result.file += reply.data();
+      if (request.options.progress) request.options.progress(static_cast<int64_t>(result.file.size()), size_bytes);
+    }
+    const grpc::Status status = reader->Finish();
+    if (!status.ok()) return FromGrpcStatus(status);
+    return result;
   }
 
   absl::StatusOr<ServerInfo> GetServerInfo(absl::Time deadline) override {

@@ -45,6 +45,8 @@ void CopyTo(const ChangeGuards& guards, Message& message) {
   if (guards.expected_generation.has_value()) message.set_expected_generation(*guards.expected_generation);
 }
 
+}  // namespace
+
 void CopyTo(const SessionConfig& config, v1::SessionConfig& message) {
   message.set_num_features(config.num_features);
   if (config.epsilon.has_value()) message.set_epsilon(*config.epsilon);
@@ -64,6 +66,8 @@ void CopyTo(const SessionConfig& config, v1::SessionConfig& message) {
   for (const auto& [key, value] : config.labels) (*message.mutable_labels())[key] = value;
   message.set_convention(static_cast<v1::Convention>(config.convention));
 }
+
+namespace {
 
 SessionConfig FromMessage(const v1::SessionConfig& message) {
   SessionConfig config{.num_features = message.num_features()};

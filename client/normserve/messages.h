@@ -17,6 +17,8 @@ namespace normserve::client {
 // Code and text unchanged; details as payloads (error_info.h).
 absl::Status FromGrpcStatus(const grpc::Status& status);
 
+void CopyTo(const SessionConfig& config, v1::SessionConfig& message);
+
 v1::CreateSessionRequest ToMessage(const CreateSessionRequest& request);
 v1::ListSessionsRequest ToMessage(const ListSessionsRequest& request);
 v1::CloneSessionRequest ToMessage(const CloneSessionRequest& request);

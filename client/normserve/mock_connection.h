@@ -29,6 +29,8 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<std::vector<SessionStats>>, GetStats, (const GetStatsRequest&, absl::Time), (override));
   MOCK_METHOD(std::shared_ptr<StatsStream>, WatchStats, (const WatchStatsRequest&), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Diagnosis>>, Diagnose, (const DiagnoseRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<ImportResult>, ImportState, (const ImportStateRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<Export>, ExportState, (const ExportStateRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ServerInfo>, GetServerInfo, (absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<Health>, CheckHealth, (const std::string&, absl::Time), (override));
 };

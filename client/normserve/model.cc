@@ -52,6 +52,10 @@ absl::Status Model::DeleteSnapshot(const std::string& snapshot, const CallOption
   return caller_->DeleteSnapshot({.name = prefix_, .snapshot = snapshot}, options);
 }
 
+absl::StatusOr<client::Export> Model::Export(const ExportOptions& options) const {
+  return caller_->ExportState({.name = prefix_, .options = options});
+}
+
 absl::StatusOr<std::vector<client::Snapshot>> Model::Snapshots(const CallOptions& options) const {
   return caller_->ListAllSnapshots(prefix_, options);
 }

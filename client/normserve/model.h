@@ -49,6 +49,11 @@ class Model {
   absl::StatusOr<std::vector<Session>> Restore(const std::string& snapshot, const CallOptions& options = {}) const;
   absl::Status DeleteSnapshot(const std::string& snapshot, const CallOptions& options = {}) const;
 
+  // The state of all, as of one moment, as a safetensors file under PyTorch's names. Changes nothing.
+  // FAILED_PRECONDITION: a conversion that is not exact (CONVENTION_MISMATCH), or a value that float32 does not hold
+  // (NON_FINITE).
+  absl::StatusOr<client::Export> Export(const ExportOptions& options = {}) const;
+
   // All snapshots, session by session, in the order of their names, read page by page within one deadline.
   absl::StatusOr<std::vector<client::Snapshot>> Snapshots(const CallOptions& options = {}) const;
 

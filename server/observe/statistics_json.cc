@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "server/observe/history_json.h"
 #include "server/observe/layer_json.h"
 #include "server/session/field_error.h"
 
@@ -234,6 +235,7 @@ absl::StatusOr<std::string> SessionJson(SessionRegistry& registry, absl::string_
   json["labels"] = content.state->config.labels;
   json["snapshots"] = SnapshotsJson(*content.snapshots);
   json["flagged"] = FlaggedJson(report->finding.diagnosis.flags);
+  json["history"] = HistoryJson(content);
   json["channels"] = ChannelsJson(content, *report, query);
   return Text(json);
 }

@@ -49,6 +49,7 @@ struct ChannelQuery {
 //  {"config": {"epsilon", "averaging", "momentum", "affine", "track_running_stats", "running_variance", "durability",
 //  "convention"},
 //   "labels": {}, "snapshots": [{"name", "generation", "create_time"}],
+//   "history": HistoryJson,
 //   "flagged": [{"channel", "flags": ["DEAD"]}]   the first 100
 //   "channels": {"begin", "order": "channel" or "drift", "channel": [2, 0, 1],   and of each of those, or null:
 //                "running_mean", "running_std", "batch_mean", "batch_std" (the evidence's; biased), "weight", "bias",

@@ -12,9 +12,10 @@ namespace normserve {
 struct EndedCall {
   absl::string_view method;  // "Forward"; outlives the program
   absl::StatusCode code = absl::StatusCode::kOk;
-  absl::Duration duration;    // from the request being here whole to the answer being ready to leave
-  int64_t request_bytes = 0;  // of the message
-  int64_t reply_bytes = 0;    // of the message; 0 where the call failed
+  // From the request being here whole (of a stream: from its begin) to the answer being ready to leave.
+  absl::Duration duration;
+  int64_t request_bytes = 0;  // of the message, or of all of a stream
+  int64_t reply_bytes = 0;    // likewise; 0 where the call failed
 };
 
 // Thread-safe.

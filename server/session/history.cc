@@ -89,11 +89,12 @@ std::shared_ptr<const History> WithBatch(const History* history, const SessionSt
     SummarizeBatch(*batch, summary);
     SummarizeGap(after, *batch, summary);
     HistoryPoint thinned = point;
-    thinned.summary = std::make_shared<const HistorySummary>(std::move(summary));
+    thinned.summary = std::make_shared<const HistorySummary>(summary);
     next->slots[*slot] = std::make_shared<const HistoryPoint>(std::move(thinned));
   }
   point.batch = std::move(batch);
-  next->slots[RecentSlot(point.update)] = std::make_shared<const HistoryPoint>(std::move(point));
+  const size_t recent = RecentSlot(point.update);
+  next->slots[recent] = std::make_shared<const HistoryPoint>(std::move(point));
   return next;
 }
 
@@ -102,7 +103,7 @@ std::shared_ptr<const History> WithReplacement(const History* history, const Ses
   HistoryPoint point = PointOf(after, next->num_updates);
   HistorySummary summary;
   SummarizeRunning(after, summary);
-  point.summary = std::make_shared<const HistorySummary>(std::move(summary));
+  point.summary = std::make_shared<const HistorySummary>(summary);
   const size_t slot = ReplacementSlot(point);
   next->slots[slot] = std::make_shared<const HistoryPoint>(std::move(point));
   return next;
@@ -136,7 +137,7 @@ std::vector<HistoryPoint> PointsOf(const History* history, const SessionState& n
       SummarizeRunning(newest, summary);
       SummarizeGap(newest, *point.batch, summary);
     }
-    point.summary = std::make_shared<const HistorySummary>(std::move(summary));
+    point.summary = std::make_shared<const HistorySummary>(summary);
   }
   return merged;
 }

@@ -226,7 +226,7 @@ absl::StatusOr<SessionChange> ModelImport::Replace(const SessionJournal& journal
   return StateChange([this, &layer = *layer](const SessionJournal&, const SessionContent&, SessionState& state,
                                              Observations& observations) -> absl::Status {
     const SessionConfig& config = state.config;
-    const SessionDraft draft = DraftOf(draft_, layer);
+    SessionDraft draft = DraftOf(draft_, layer);
     if (draft.config.num_features != config.num_features) {
       return FieldError("data", absl::StrCat("session \"", layer.name, "\" has ", config.num_features,
                                              " channels and its layer in the file ", draft.config.num_features,
@@ -240,11 +240,11 @@ absl::StatusOr<SessionChange> ModelImport::Replace(const SessionJournal& journal
     auto statistics = StatisticsFor(layer, config);
     if (!statistics.ok()) return statistics.status();
     // A layer without weight or bias has 1 or 0 there.
-    const SessionState first = FirstState(draft);
+    const SessionState first = FirstState(std::move(draft));
     state.parameters = first.parameters;
     state.running = std::make_shared<const NormalizationStatistics>(*std::move(statistics));
-    state.num_batches_tracked = draft.num_batches_tracked;
-    state.statistics_set_at = SetElsewhere(*state.running, draft.num_batches_tracked);
+    state.num_batches_tracked = first.num_batches_tracked;
+    state.statistics_set_at = SetElsewhere(*state.running, first.num_batches_tracked);
     state.mode = draft_.mode;
     if (state.mode == Mode::kShadow) observations.shadow = nullptr;
     state.lineage += 1;

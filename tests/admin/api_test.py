@@ -93,6 +93,20 @@ class Api(AdminTestCase):
         bn.forward(self.batch(3))
         self.assertEqual(judged()[:2], ("SHADOW", 128))
 
+    def test_history_goes_back_to_the_first_batch(self):
+        bn = self.client.create("long/ago", num_features=4)
+        self.forget("long/ago")
+        for step in range(20):
+            bn.forward(self.batch(4, mean=0 if step < 19 else 5))
+        points = self.server.get_json("/api/sessions/long/ago")["history"]
+        updates = [point["update"] for point in points]
+        self.assertEqual((updates[0], updates[-1], updates), (1, 20, sorted(updates)))
+        self.assertEqual([point["generation"] for point in points], updates)
+        newest = self.server.get_json("/api/models/long")["layers"][0]
+        self.assertAlmostEqual(points[-1]["relative_gap"], newest["relative_gap"], 9)
+        self.assertAlmostEqual(points[-1]["running_mean"]["median"], np.median(bn.stats().running_mean), 9)
+        self.assertGreater(points[-1]["batch_mean"]["median"], 4)
+
     def test_a_session_is_told_whole(self):
         bn = self.client.create("whole", num_features=2, eps=1e-3, momentum=0.2, weight=[2, 0], bias=[1, -1],
                                 labels={"site": "north"})

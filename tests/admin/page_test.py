@@ -66,6 +66,18 @@ class Page(AdminTestCase):
         label = self.driver.find_element(By.CSS_SELECTOR, "#channels svg").get_attribute("aria-label")
         self.assertIn(f"{len(drifted)} lie more than one deviation apart", label)
 
+    def test_history_is_a_chart_and_a_table(self):
+        self.open("#layer/bars%2Fstem.1")
+        self.wait_for(lambda: self.driver.find_elements(By.CSS_SELECTOR, "#past svg path.series"))
+        points = self.server.get_json("/api/sessions/bars/stem.1")["history"]
+        known = [point for point in points if point["relative_gap"] is not None]
+        self.assertGreater(len(known), 5)
+        self.assertEqual(len(self.driver.find_elements(By.CSS_SELECTOR, "#past svg circle")), len(known))
+        self.driver.find_element(By.CSS_SELECTOR, "#history summary").click()
+        self.assertEqual(self.texts("#history tbody th"), [str(point["update"]) for point in reversed(points)])
+        self.assertEqual(float(self.texts("#history tbody td:nth-child(3)")[0]),
+                         float(f"{points[-1]['relative_gap']:.3g}"))
+
     def test_channels_come_by_the_page_and_by_drift(self):
         self.open("#layer/bars%2Fblock2.1")
         self.wait_for(lambda: self.texts("#range") == ["1 to 64 of 64, in order"])

@@ -99,8 +99,8 @@ TEST_F(DiagnoseHistoryTest, StatisticsThatWereSetAreNotTakenForInitialOnes) {
   Train("set", 3, 5, 3);
   const v1::Diagnosis sound = Diagnose("set");
   EXPECT_EQ(sound.verdict(), v1::VERDICT_HEALTHY) << sound.DebugString();
-  Train("set", 4, 0, 1);
-  ExpectFound("set", v1::VERDICT_TRAIN_EVAL_GAP, v1::CAUSE_LAG_OR_SHIFT);
+  Train("set", 4, 0, 1);  // after which half of the batches before are of each kind
+  ExpectFound("set", v1::VERDICT_TRAIN_EVAL_GAP, v1::CAUSE_DATA_SHIFT);
   Train("set", 4, 0, 1);
   ExpectFound("set", v1::VERDICT_TRAIN_EVAL_GAP, v1::CAUSE_MOMENTUM_LAG);
   EXPECT_THAT(Diagnose("set").explanation(), HasSubstr("set to others before the newest 11 batches, momentum 0.1"));

@@ -106,14 +106,18 @@ export function channelChart(channels, label) {
   return { picture, numBeyond };
 }
 
-// Points [x, value] joined; `xText` names an x at the axis.
-export function lineChart(points, label, xText) {
-  const { picture, y } = frame(points.map(([, value]) => value), label);
-  if (points.length === 0) return picture;
-  const [first, last] = [points[0][0], points[points.length - 1][0]];
+// Points [x, value] joined, and a line from top to bottom at each of `marks`; `xText` names an x.
+export function lineChart(points, marks, label, xText) {
+  const { picture, y } = frame([0, ...points.map(([, value]) => value)], label);
+  const all = [...points.map(([at]) => at), ...marks];
+  if (all.length === 0) return picture;
+  const [first, last] = [Math.min(...all), Math.max(...all)];
   const x = (at) => LEFT + ((at - first) / Math.max(last - first, 1e-9)) * (WIDTH - LEFT - RIGHT);
   picture.append(svg("path", { class: "series", d: points.map(([at, value], i) =>
     `${i === 0 ? "M" : "L"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("") }));
+  for (const at of marks) {
+    picture.append(svg("line", { class: "replaced", x1: x(at), x2: x(at), y1: TOP, y2: HEIGHT - BOTTOM }));
+  }
   for (const [at, value] of points) {
     picture.append(svg("circle", { class: "batch-mean", cx: x(at), cy: y(value), r: 3 },
                        svg("title", {}, `${xText(at)}: ${digits(value)}`)));

@@ -1,6 +1,6 @@
 // Asks the API, and shows what it says. The address's fragment says what is looked at: #model/NAME or #layer/NAME.
 
-import { channelChart, digits } from "./chart.js";
+import { channelChart, digits, lineChart } from "./chart.js";
 
 const INTERVAL_MS = 2000;
 const find = (id) => document.getElementById(id);
@@ -192,6 +192,24 @@ function showFlags(layer) {
     element("li", {}, `Channel ${entry.channel}: ${entry.flags.map(words).join(", ")}`)));
 }
 
+function showHistory(layer) {
+  const points = layer.history;
+  find("history").hidden = points.length < 2;
+  const gaps = points.filter((point) => point.relative_gap !== null).map((point) => [point.update, point.relative_gap]);
+  const replaced = points.filter((point) => point.count === 0).map((point) => point.update);
+  const label = `Evaluation's output less training's at ${gaps.length} batches, the newest ${digits(gaps.at(-1)?.[1])}; ` +
+    `statistics replaced ${replaced.length} times. The table below has the numbers.`;
+  find("past").replaceChildren(lineChart(gaps, replaced, label, (update) => `batch ${update}`));
+  const median = (quantiles) => digits(quantiles?.median);
+  const deviation = (quantiles) => digits(quantiles === null ? null : Math.sqrt(quantiles.median));
+  find("history").querySelector("tbody").replaceChildren(...[...points].reverse().map((point) =>
+    element("tr", {}, element("th", { scope: "row" }, String(point.update)),
+      element("td", {}, timeElement(point.time), point.count === 0 ? ", replaced" : ""),
+      ...[digits(point.relative_gap), median(point.running_mean), median(point.batch_mean),
+        deviation(point.running_variance), deviation(point.batch_variance), String(point.generation)].map((text) =>
+        element("td", { class: "number" }, text)))));
+}
+
 function showFacts(layer) {
   const facts = { ...layer.config, "mode": layer.mode, "generation": layer.generation, "uid": layer.uid,
     "created": layer.create_time, "updated": layer.update_time, "judged on": EVIDENCE[layer.evidence] ?? "nothing", "values a channel of that": layer.batch_count,
@@ -211,6 +229,7 @@ function showLayer(layer) {
   showCauses(layer);
   showChannels(layer);
   showFlags(layer);
+  showHistory(layer);
   showFacts(layer);
 }
 

@@ -70,6 +70,12 @@ class LossyConnection : public Connection {
                                                             absl::Time deadline) override {
     return real_->DeleteSession(request, deadline);
   }
+  absl::StatusOr<ImportResult> ImportState(const ImportStateRequest& request, absl::Time deadline) override {
+    return real_->ImportState(request, deadline);
+  }
+  absl::StatusOr<Export> ExportState(const ExportStateRequest& request, absl::Time deadline) override {
+    return real_->ExportState(request, deadline);
+  }
   absl::StatusOr<std::vector<Snapshot>> SnapshotState(const SnapshotStateRequest& request,
                                                       absl::Time deadline) override {
     return real_->SnapshotState(request, deadline);

@@ -265,14 +265,13 @@ TEST(EffectiveBatchesSinceSet, IsOneOverTheSumOfTheSquaredWeights) {
     for (const double momentum : {1e-9, 0.1, 0.5, 1.0}) {
       for (const int64_t before : {0, 1, 7}) {
         for (const int64_t since : {1, 2, 5, 40}) {
-          double squares = 0, weight_of_before = 1;
+          double squares = 0;
           for (int64_t k = before + 1; k <= before + since; ++k) {
             const double newest = kind == AverageKind::kCumulative ? 1.0 / static_cast<double>(k)
                                   : kind == AverageKind::kZeroDebiased
                                       ? momentum / -std::expm1(static_cast<double>(k) * std::log1p(-momentum))
                                       : momentum;
             squares = squares * (1 - newest) * (1 - newest) + newest * newest;
-            weight_of_before *= 1 - newest;
           }
           const double effective =
               EffectiveBatchesSinceSet({.kind = kind, .momentum = momentum}, since, before + since);

@@ -125,7 +125,8 @@ bool Print(const std::string& text) {
 }  // namespace
 
 int Watch(const CommandLine& command_line, const WatchCommandOptions& options) {
-  signal(SIGPIPE, SIG_IGN);  // a reader that is gone ends it like an interrupt
+  signal(SIGPIPE, SIG_IGN);                   // a reader that is gone ends it like an interrupt
+  std::unique_ptr<client::StatsWatch> watch;  // outlives what may cancel it
   Interruption interruption;
   const absl::StatusOr<client::Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
@@ -133,8 +134,7 @@ int Watch(const CommandLine& command_line, const WatchCommandOptions& options) {
       .stats = {.view = client::StatsView::kSummary, .compare_with = client::ComparisonSource::kLastBatch}};
   if (!options.interval.empty()) absl::ParseDuration(options.interval, &asked.interval);
   const bool is_model = IsModel(options.session);
-  const std::unique_ptr<client::StatsWatch> watch =
-      is_model ? client->AttachModel(options.session).Watch(asked) : client->Attach(options.session).Watch(asked);
+  watch = is_model ? client->AttachModel(options.session).Watch(asked) : client->Attach(options.session).Watch(asked);
   interruption.Cancels(*watch);
 
   const bool is_terminal = isatty(STDOUT_FILENO) != 0 && !command_line.json;

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "client/cli/moments_file.h"
 #include "client/cli/named.h"
+#include "client/cli/npy.h"
 
 namespace normserve::cli {
 namespace {
@@ -107,7 +110,20 @@ std::string ModelText(const std::vector<Diagnosis>& sessions) {
 
 }  // namespace
 
-int Diagnose(const CommandLine& command_line, const std::string& session, const client::DiagnoseOptions& options) {
+int Diagnose(const CommandLine& command_line, const std::string& session, client::DiagnoseOptions options,
+             const std::string& file) {
+  client::Tensor batch;
+  if (IsMomentsFile(file)) {
+    auto data = ReadMomentsFile(file);
+    if (!data.ok()) return Fail(command_line, data.status());
+    options.moments = std::move(data->moments);
+    options.layers = std::move(data->layers);
+  } else if (!file.empty()) {
+    auto tensor = ReadNpyTensor(file);
+    if (!tensor.ok()) return Fail(command_line, tensor.status());
+    batch = *std::move(tensor);
+    options.batch = batch;
+  }
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
   const auto diagnoses =

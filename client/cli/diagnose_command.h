@@ -9,6 +9,8 @@
 namespace normserve::cli {
 
 // Why a session puts out something else in evaluation than in training; of a model, its layers, worst first.
-int Diagnose(const CommandLine& command_line, const std::string& session, const client::DiagnoseOptions& options);
+// `file`: .json or .npz of moments, or .npy of a batch; empty: what `options` says.
+int Diagnose(const CommandLine& command_line, const std::string& session, client::DiagnoseOptions options,
+             const std::string& file);
 
 }  // namespace normserve::cli

@@ -11,6 +11,7 @@
 #include "client/cli/diagnose_command.h"
 #include "client/cli/doctor.h"
 #include "client/cli/forward_command.h"
+#include "client/cli/population_commands.h"
 #include "client/cli/server_commands.h"
 #include "client/cli/session_commands.h"
 #include "client/cli/snapshot_commands.h"
@@ -35,6 +36,11 @@ struct Options {
   std::string service;
   client::StatsOptions stats;
   client::DiagnoseOptions diagnose;
+  std::string diagnose_file;
+  ObserveCommandOptions observe;
+  MomentsCommandOptions moments;
+  MergeCommandOptions merge;
+  CalibrateCommandOptions calibrate;
 };
 
 const std::set<std::string> kModes = {"train", "eval", "shadow"};
@@ -170,8 +176,84 @@ void AddDiagnose(CLI::App& app, Options& options, std::function<int()>& run) {
       ->add_option("--samples", options.diagnose.samples_per_batch,
                    "samples N in a batch [N, C, ...]; default 0: those of the batch")
       ->type_name("N");
+  CLI::Option* file =
+      diagnose
+          ->add_option("--on", options.diagnose_file,
+                       "by this in its place: a batch (.npy), or moments (.json or .npz, of a model by layer)")
+          ->type_name("FILE");
+  diagnose->add_flag("--observed", options.diagnose.observed, "by what was observed")->excludes(file);
   diagnose->add_flag("--channels", options.diagnose.return_channels, "with --json: the gap of each channel too");
-  diagnose->callback([&] { run = [&] { return Diagnose(options.command_line, options.session, options.diagnose); }; });
+  diagnose->callback([&] {
+    run = [&] { return Diagnose(options.command_line, options.session, options.diagnose, options.diagnose_file); };
+  });
+}
+
+void AddPartFiles(CLI::App* command, PartFiles& parts) {
+  command
+      ->add_option("files", parts.files,
+                   "one part a file: moments (.json or .npz, of a model by layer) or a batch (.npy); ID=FILE gives it "
+                   "another id than the file's name")
+      ->type_name("FILE");
+}
+
+void AddPopulationCommands(CLI::App& app, Options& options, std::function<int()>& run) {
+  CLI::App* observe =
+      AddCommand(app, "observe", "Adds moments, or those of batches, to what a session has observed beside its state.",
+                 "normctl observe encoder/bn3 step-17.npy\n         normctl observe encoder/ worker-3.json --once");
+  AddNamed(observe, options.session);
+  AddPartFiles(observe, options.observe.parts);
+  observe->add_flag("--once", options.observe.once, "a file counts once, by its id, however often it is sent");
+  observe->add_flag("--dry-run", options.observe.dry_run, "only say what would come of it");
+  observe->add_flag("--reset", options.observe.reset, "forget first what was observed");
+  observe->callback([&] { run = [&] { return Observe(options.command_line, options.session, options.observe); }; });
+
+  CLI::App* moments = AddCommand(
+      app, "moments", "Shows the moments that are kept beside the state; with --json as merge reads them.",
+      "normctl moments encoder/bn3 --source last-batch\n         normctl moments encoder/ --json > site-3.json");
+  AddNamed(moments, options.session);
+  moments->add_option("--source", options.moments.source, "observed (default), last-batch or shadow")
+      ->check(CLI::IsMember({"observed", "last-batch", "shadow"}));
+  moments->add_option("--first", options.moments.first_channel, "first channel; default 0")->type_name("N");
+  moments->add_option("--count", options.moments.num_channels, "how many channels; default 0: all")->type_name("N");
+  moments->callback([&] { run = [&] { return ReadMoments(options.command_line, options.session, options.moments); }; });
+
+  CLI::App* merge = AddCommand(
+      app, "merge",
+      "Brings the moments of sites or workers to a merge, or commits it: then the running statistics are those of all "
+      "values together. Without files and --commit it says how the merge stands.",
+      "normctl merge encoder/ round-1 site-1.json site-2.npz\n         normctl merge encoder/ round-1 --commit");
+  AddNamed(merge, options.session);
+  merge->add_option("merge-id", options.merge.id, "names the merge")->required()->type_name("ID");
+  AddPartFiles(merge, options.merge.parts);
+  merge
+      ->add_option("--policy", options.merge.policy,
+                   "exact (default), weighted (drops the variance between the parts) or keep-local (compares only)")
+      ->check(CLI::IsMember({"exact", "weighted", "keep-local"}));
+  CLI::Option* commit = merge->add_flag("--commit", options.merge.commit, "merge what is here, after the files");
+  merge->add_flag("--drop", options.merge.drop, "forget the merge")->excludes(commit);
+  merge->callback([&] { run = [&] { return Merge(options.command_line, options.session, options.merge); }; });
+
+  CLI::App* calibrate = AddCommand(
+      app, "calibrate",
+      "Brings batches to a calibration, or commits it: then the running statistics are the population's. Without files "
+      "and --commit it says how the calibration stands.",
+      "normctl calibrate encoder/bn3 drift x1.npy x2.npy --commit\n         normctl calibrate encoder/ drift --commit");
+  AddNamed(calibrate, options.session);
+  calibrate->add_option("calibration-id", options.calibrate.id, "names the calibration")->required()->type_name("ID");
+  AddPartFiles(calibrate, options.calibrate.parts);
+  calibrate
+      ->add_option("--estimator", options.calibrate.estimator,
+                   "pooled (default) or algorithm-2 (Ioffe & Szegedy 2015; batches of one size)")
+      ->check(CLI::IsMember({"pooled", "algorithm-2"}));
+  commit = calibrate->add_flag("--commit", options.calibrate.commit, "calibrate on what is here, after the files");
+  calibrate
+      ->add_option("--to-snapshot", options.calibrate.to_snapshot,
+                   "with --commit: the result becomes this snapshot, the session stays as it is")
+      ->type_name("NAME")
+      ->needs(commit);
+  calibrate->add_flag("--drop", options.calibrate.drop, "forget the calibration")->excludes(commit);
+  calibrate->callback(
+      [&] { run = [&] { return Calibrate(options.command_line, options.session, options.calibrate); }; });
 }
 
 void AddSnapshot(CLI::App* command, std::string& snapshot) {
@@ -308,6 +390,7 @@ int Main(int argc, char** argv) {
   app.add_flag("--json", options.command_line.json, "print JSON, one line, for programs");
   AddSessionCommands(app, options, run);
   AddDiagnose(app, options, run);
+  AddPopulationCommands(app, options, run);
   AddSnapshotCommands(app, options, run);
   AddCheckpointCommands(app, options, run);
   AddForwardCommand(app, options, run);

@@ -177,17 +177,6 @@ absl::Status FileError(const std::string& path, absl::string_view what) {
   return absl::UnknownError(message);
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::FILE* stream = std::fopen(path.c_str(), "rb");
-  if (stream == nullptr) return FileError(path, "cannot be opened");
-  const auto close = absl::MakeCleanup([stream] { std::fclose(stream); });
-  std::string bytes;
-  std::vector<char> chunk(size_t{1} << 20);
-  while (const size_t read = std::fread(chunk.data(), 1, chunk.size(), stream)) bytes.append(chunk.data(), read);
-  if (std::ferror(stream) != 0) return FileError(path, "cannot be read");
-  return bytes;
-}
-
 // `result`, with the path before the text of a failure.
 template <typename T>
 absl::StatusOr<T> About(const std::string& path, absl::StatusOr<T> result) {
@@ -264,14 +253,25 @@ std::string EncodeNpy(const client::TensorView& tensor) {
   return file;
 }
 
+absl::StatusOr<std::string> ReadWholeFile(const std::string& path) {
+  std::FILE* stream = std::fopen(path.c_str(), "rb");
+  if (stream == nullptr) return FileError(path, "cannot be opened");
+  const auto close = absl::MakeCleanup([stream] { std::fclose(stream); });
+  std::string bytes;
+  std::vector<char> chunk(size_t{1} << 20);
+  while (const size_t read = std::fread(chunk.data(), 1, chunk.size(), stream)) bytes.append(chunk.data(), read);
+  if (std::ferror(stream) != 0) return FileError(path, "cannot be read");
+  return bytes;
+}
+
 absl::StatusOr<client::Tensor> ReadNpyTensor(const std::string& path) {
-  absl::StatusOr<std::string> file = ReadFile(path);
+  absl::StatusOr<std::string> file = ReadWholeFile(path);
   if (!file.ok()) return file.status();
   return About(path, ParseNpyTensor(*file));
 }
 
 absl::StatusOr<std::vector<double>> ReadNpyVector(const std::string& path) {
-  absl::StatusOr<std::string> file = ReadFile(path);
+  absl::StatusOr<std::string> file = ReadWholeFile(path);
   if (!file.ok()) return file.status();
   return About(path, ParseNpyVector(*file));
 }

@@ -38,6 +38,9 @@ absl::StatusOr<std::vector<double>> ParseNpyVector(absl::string_view file);
 // A version 1.0 file, as numpy.save writes it. `tensor` must have as many values as its shape says.
 std::string EncodeNpy(const client::TensorView& tensor);
 
+// The bytes of a file. Errors as below.
+absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
+
 // The same from and to files. NOT_FOUND, PERMISSION_DENIED or UNKNOWN: the file cannot be read or written. Messages
 // begin with the path.
 absl::StatusOr<client::Tensor> ReadNpyTensor(const std::string& path);

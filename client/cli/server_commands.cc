@@ -67,7 +67,9 @@ std::string Json(const ServerInfo& info) {
         {"max_state_bytes", info.limits.max_state_bytes},
         {"max_num_features", info.limits.max_num_features},
         {"max_in_flight_bytes", info.limits.max_in_flight_bytes},
-        {"max_snapshots", info.limits.max_snapshots}}}};
+        {"max_snapshots", info.limits.max_snapshots},
+        {"max_collections", info.limits.max_collections},
+        {"max_collection_parts", info.limits.max_collection_parts}}}};
   return json.dump() + "\n";
 }
 

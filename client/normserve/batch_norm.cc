@@ -81,9 +81,49 @@ absl::StatusOr<Diagnosis> BatchNorm::Diagnose(const DiagnoseOptions& options) co
   return First(caller_->Diagnose({.name = name_,
                                   .moments = options.moments,
                                   .layers = options.layers,
+                                  .observed = options.observed,
+                                  .batch = options.batch,
                                   .samples_per_batch = options.samples_per_batch,
                                   .return_channels = options.return_channels},
                                  options.call));
+}
+
+absl::StatusOr<Observed> BatchNorm::Observe(const Data& data, const ObserveOptions& options) const {
+  return First(caller_->Observe(
+      {.name = name_, .data = data, .part_id = options.part_id, .dry_run = options.dry_run, .reset = options.reset},
+      options.call));
+}
+
+absl::StatusOr<SessionMoments> BatchNorm::ReadMoments(const MomentsOptions& options) const {
+  return First(caller_->GetMoments({.name = name_,
+                                    .source = options.source,
+                                    .first_channel = options.first_channel,
+                                    .num_channels = options.num_channels},
+                                   options.call));
+}
+
+absl::StatusOr<Merged> BatchNorm::Merge(const std::string& merge_id, const std::vector<MomentsPart>& parts,
+                                        const MergeOptions& options) const {
+  return First(caller_->MergeMoments({.name = name_,
+                                      .merge_id = merge_id,
+                                      .parts = parts,
+                                      .policy = options.policy,
+                                      .commit = options.commit,
+                                      .drop = options.drop},
+                                     options.call));
+}
+
+absl::StatusOr<Calibrated> BatchNorm::Calibrate(const std::string& calibration_id, const Data& data,
+                                                const CalibrateOptions& options) const {
+  return First(caller_->Calibrate({.name = name_,
+                                   .calibration_id = calibration_id,
+                                   .data = data,
+                                   .part_id = options.part_id,
+                                   .estimator = options.estimator,
+                                   .commit = options.commit,
+                                   .to_snapshot = options.to_snapshot,
+                                   .drop = options.drop},
+                                  options.call));
 }
 
 absl::StatusOr<Session> BatchNorm::SetParameters(const Parameters& parameters, const CallOptions& options) const {

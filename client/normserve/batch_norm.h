@@ -63,6 +63,25 @@ class BatchNorm {
   // Why evaluation puts out something else than training here, how much, and what to do. Changes nothing.
   absl::StatusOr<Diagnosis> Diagnose(const DiagnoseOptions& options = {}) const;
 
+  // Adds data (none: with options.reset) to what is observed beside the state, which stays as it is. INVALID_ARGUMENT
+  // (PART_CONFLICT): other data came under the part id.
+  absl::StatusOr<Observed> Observe(const Data& data, const ObserveOptions& options = {}) const;
+
+  // The moments that are kept beside the state. Changes nothing.
+  absl::StatusOr<SessionMoments> ReadMoments(const MomentsOptions& options = {}) const;
+
+  // Brings parts to the merge `merge_id`, in any number of calls from any number of workers, or ends it
+  // (MergeOptions::commit): what comes of them depends on the parts alone. Without parts it tells how the merge stands.
+  // NOT_FOUND (COLLECTION_NOT_FOUND); FAILED_PRECONDITION (COLLECTION_COMMITTED, NOT_TRACKED); INVALID_ARGUMENT: a part
+  // does not fit, or came before with other contents (PART_CONFLICT); RESOURCE_EXHAUSTED.
+  absl::StatusOr<Merged> Merge(const std::string& merge_id, const std::vector<MomentsPart>& parts,
+                               const MergeOptions& options = {}) const;
+
+  // Brings one batch to the calibration `calibration_id`, or ends it: the population's statistics take the running
+  // ones' place. Errors as Merge.
+  absl::StatusOr<Calibrated> Calibrate(const std::string& calibration_id, const Data& data,
+                                       const CalibrateOptions& options = {}) const;
+
   // Replaces weight, bias or both; an empty one stays as it is.
   absl::StatusOr<Session> SetParameters(const Parameters& parameters, const CallOptions& options = {}) const;
 

@@ -156,6 +156,29 @@ absl::StatusOr<std::vector<Diagnosis>> Caller::Diagnose(const DiagnoseRequest& r
   return Run(call, true, [&](absl::Time deadline) { return connection_->Diagnose(request, deadline); });
 }
 
+absl::StatusOr<std::vector<Observed>> Caller::Observe(ObserveRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, request.dry_run || !request.guards.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->Observe(request, deadline); });
+}
+
+absl::StatusOr<std::vector<SessionMoments>> Caller::GetMoments(const GetMomentsRequest& request,
+                                                               const CallOptions& call) const {
+  return Run(call, true, [&](absl::Time deadline) { return connection_->GetMoments(request, deadline); });
+}
+
+absl::StatusOr<std::vector<Merged>> Caller::MergeMoments(MergeMomentsRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, !request.guards.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->MergeMoments(request, deadline); });
+}
+
+absl::StatusOr<std::vector<Calibrated>> Caller::Calibrate(CalibrateRequest request, const CallOptions& call) const {
+  request.guards = Guards(call);
+  return Run(call, !request.guards.request_id.empty(),
+             [&](absl::Time deadline) { return connection_->Calibrate(request, deadline); });
+}
+
 absl::StatusOr<ImportResult> Caller::ImportState(ImportStateRequest request) const {
   request.request_id = RequestId(request.options.call);
   return Run(request.options.call, !request.request_id.empty(),

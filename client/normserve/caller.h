@@ -38,6 +38,11 @@ class Caller {
   absl::StatusOr<std::vector<Snapshot>> ListAllSnapshots(const std::string& name, const CallOptions& call) const;
   absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, const CallOptions& call) const;
   absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, const CallOptions& call) const;
+  absl::StatusOr<std::vector<Observed>> Observe(ObserveRequest request, const CallOptions& call) const;
+  absl::StatusOr<std::vector<SessionMoments>> GetMoments(const GetMomentsRequest& request,
+                                                         const CallOptions& call) const;
+  absl::StatusOr<std::vector<Merged>> MergeMoments(MergeMomentsRequest request, const CallOptions& call) const;
+  absl::StatusOr<std::vector<Calibrated>> Calibrate(CalibrateRequest request, const CallOptions& call) const;
   absl::StatusOr<ImportResult> ImportState(ImportStateRequest request) const;
   absl::StatusOr<Export> ExportState(const ExportStateRequest& request) const;
   absl::StatusOr<ServerInfo> GetServerInfo(const CallOptions& call) const;

@@ -13,6 +13,7 @@
 #include "normserve/call_options.h"
 #include "normserve/checkpoint.h"
 #include "normserve/diagnosis.h"
+#include "normserve/population.h"
 #include "normserve/server_info.h"
 #include "normserve/session.h"
 #include "normserve/statistics.h"
@@ -183,8 +184,48 @@ struct DiagnoseRequest {
   std::string name;                       // of a session, or of a model, ending in '/'
   std::optional<Moments> moments;         // of a single session
   std::map<std::string, Moments> layers;  // of a model
+  bool observed = false;                  // what each session has observed, in their place
+  std::optional<TensorView> batch;        // of a single session; valid during the call
   int64_t samples_per_batch = 0;
   bool return_channels = false;
+};
+
+struct ObserveRequest {
+  std::string name;  // of a session, or of a model, ending in '/'; as below
+  Data data;
+  std::string part_id;
+  bool dry_run = false;
+  bool reset = false;
+  ChangeGuards guards;
+};
+
+struct GetMomentsRequest {
+  std::string name;
+  MomentsSource source = MomentsSource::kObserved;
+  int64_t first_channel = 0;
+  int64_t num_channels = 0;  // 0: all from first_channel on
+};
+
+struct MergeMomentsRequest {
+  std::string name;
+  std::string merge_id;
+  std::vector<MomentsPart> parts;
+  MergePolicy policy = MergePolicy::kExact;
+  bool commit = false;
+  bool drop = false;
+  ChangeGuards guards;
+};
+
+struct CalibrateRequest {
+  std::string name;
+  std::string calibration_id;
+  Data data;
+  std::string part_id;
+  Estimator estimator = Estimator::kPooled;
+  bool commit = false;
+  std::string to_snapshot;
+  bool drop = false;
+  ChangeGuards guards;
 };
 
 struct SessionStats {
@@ -243,6 +284,11 @@ class Connection {
   virtual absl::StatusOr<BackwardResult> Backward(const BackwardRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<SessionStats>> GetStats(const GetStatsRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<Observed>> Observe(const ObserveRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<SessionMoments>> GetMoments(const GetMomentsRequest& request,
+                                                                 absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<Merged>> MergeMoments(const MergeMomentsRequest& request, absl::Time deadline) = 0;
+  virtual absl::StatusOr<std::vector<Calibrated>> Calibrate(const CalibrateRequest& request, absl::Time deadline) = 0;
   // Reads the file from its beginning.
   virtual absl::StatusOr<ImportResult> ImportState(const ImportStateRequest& request, absl::Time deadline) = 0;
   virtual absl::StatusOr<Export> ExportState(const ExportStateRequest& request, absl::Time deadline) = 0;

@@ -12,6 +12,7 @@
 #include "normserve/checkpoint_message.h"
 #include "normserve/forward_message.h"
 #include "normserve/messages.h"
+#include "normserve/population_message.h"
 #include "normserve/v1/batch_norm_service.grpc.pb.h"
 
 namespace normserve::client {
@@ -116,6 +117,27 @@ class GrpcConnection : public Connection {
   absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseRequest& request, absl::Time deadline) override {
     return Call<std::vector<Diagnosis>>(&v1::BatchNormService::Stub::Diagnose, ToMessage(request), deadline,
                                         request.name);
+  }
+
+  absl::StatusOr<std::vector<Observed>> Observe(const ObserveRequest& request, absl::Time deadline) override {
+    return Call<std::vector<Observed>>(&v1::BatchNormService::Stub::Observe, ToMessage(request), deadline,
+                                       request.name);
+  }
+
+  absl::StatusOr<std::vector<SessionMoments>> GetMoments(const GetMomentsRequest& request,
+                                                         absl::Time deadline) override {
+    return Call<std::vector<SessionMoments>>(&v1::BatchNormService::Stub::GetMoments, ToMessage(request), deadline,
+                                             request.name);
+  }
+
+  absl::StatusOr<std::vector<Merged>> MergeMoments(const MergeMomentsRequest& request, absl::Time deadline) override {
+    return Call<std::vector<Merged>>(&v1::BatchNormService::Stub::MergeMoments, ToMessage(request), deadline,
+                                     request.name);
+  }
+
+  absl::StatusOr<std::vector<Calibrated>> Calibrate(const CalibrateRequest& request, absl::Time deadline) override {
+    return Call<std::vector<Calibrated>>(&v1::BatchNormService::Stub::Calibrate, ToMessage(request), deadline,
+                                         request.name);
   }
 
   absl::StatusOr<ImportResult> ImportState(const ImportStateRequest& request, absl::Time deadline) override {

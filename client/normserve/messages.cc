@@ -6,6 +6,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "normserve/population_message.h"
 #include "normserve/v1/error_details.pb.h"
 
 namespace normserve::client {
@@ -253,6 +254,8 @@ v1::DiagnoseRequest ToMessage(const DiagnoseRequest& request) {
     added->set_layer(layer);
     WriteMoments(moments, *added->mutable_moments());
   }
+  if (request.observed) message.mutable_observed();
+  if (request.batch.has_value()) WriteTensor(*request.batch, *message.mutable_batch());
   message.set_samples_per_batch(request.samples_per_batch);
   message.set_return_channels(request.return_channels);
   return message;
@@ -416,7 +419,9 @@ ServerInfo FromMessage(const v1::ServerInfo& message) {
                              .max_state_bytes = message.limits().max_state_bytes(),
                              .max_num_features = message.limits().max_num_features(),
                              .max_in_flight_bytes = message.limits().max_in_flight_bytes(),
-                             .max_snapshots = message.limits().max_snapshots()},
+                             .max_snapshots = message.limits().max_snapshots(),
+                             .max_collections = message.limits().max_collections(),
+                             .max_collection_parts = message.limits().max_collection_parts()},
                   .num_sessions = message.num_sessions(),
                   .state_bytes = message.state_bytes(),
                   .default_durability = FromMessage(message.default_durability())};

@@ -28,6 +28,11 @@ class MockConnection : public Connection {
   MOCK_METHOD(absl::StatusOr<BackwardResult>, Backward, (const BackwardRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<SessionStats>>, GetStats, (const GetStatsRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<std::vector<Diagnosis>>, Diagnose, (const DiagnoseRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<Observed>>, Observe, (const ObserveRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<SessionMoments>>, GetMoments, (const GetMomentsRequest&, absl::Time),
+              (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<Merged>>, MergeMoments, (const MergeMomentsRequest&, absl::Time), (override));
+  MOCK_METHOD(absl::StatusOr<std::vector<Calibrated>>, Calibrate, (const CalibrateRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ImportResult>, ImportState, (const ImportStateRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<Export>, ExportState, (const ExportStateRequest&, absl::Time), (override));
   MOCK_METHOD(absl::StatusOr<ServerInfo>, GetServerInfo, (absl::Time), (override));

@@ -39,9 +39,49 @@ absl::StatusOr<std::vector<Diagnosis>> Model::Diagnose(const DiagnoseOptions& op
   return caller_->Diagnose({.name = prefix_,
                             .moments = options.moments,
                             .layers = options.layers,
+                            .observed = options.observed,
+                            .batch = options.batch,
                             .samples_per_batch = options.samples_per_batch,
                             .return_channels = options.return_channels},
                            options.call);
+}
+
+absl::StatusOr<std::vector<Observed>> Model::Observe(const Data& data, const ObserveOptions& options) const {
+  return caller_->Observe(
+      {.name = prefix_, .data = data, .part_id = options.part_id, .dry_run = options.dry_run, .reset = options.reset},
+      options.call);
+}
+
+absl::StatusOr<std::vector<SessionMoments>> Model::ReadMoments(const MomentsOptions& options) const {
+  return caller_->GetMoments({.name = prefix_,
+                              .source = options.source,
+                              .first_channel = options.first_channel,
+                              .num_channels = options.num_channels},
+                             options.call);
+}
+
+absl::StatusOr<std::vector<Merged>> Model::Merge(const std::string& merge_id, const std::vector<MomentsPart>& parts,
+                                                 const MergeOptions& options) const {
+  return caller_->MergeMoments({.name = prefix_,
+                                .merge_id = merge_id,
+                                .parts = parts,
+                                .policy = options.policy,
+                                .commit = options.commit,
+                                .drop = options.drop},
+                               options.call);
+}
+
+absl::StatusOr<std::vector<Calibrated>> Model::Calibrate(const std::string& calibration_id, const Data& data,
+                                                         const CalibrateOptions& options) const {
+  return caller_->Calibrate({.name = prefix_,
+                             .calibration_id = calibration_id,
+                             .data = data,
+                             .part_id = options.part_id,
+                             .estimator = options.estimator,
+                             .commit = options.commit,
+                             .to_snapshot = options.to_snapshot,
+                             .drop = options.drop},
+                            options.call);
 }
 
 absl::StatusOr<std::vector<client::Snapshot>> Model::Snapshot(const std::string& snapshot,

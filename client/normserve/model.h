@@ -38,6 +38,25 @@ class Model {
   // Why evaluation puts out something else than training, layer by layer, the worst first. Changes nothing.
   absl::StatusOr<std::vector<Diagnosis>> Diagnose(const DiagnoseOptions& options = {}) const;
 
+  // Adds data (none: with options.reset) to what is observed beside the state, which stays as it is. INVALID_ARGUMENT
+  // (PART_CONFLICT): other data came under the part id.
+  absl::StatusOr<std::vector<Observed>> Observe(const Data& data, const ObserveOptions& options = {}) const;
+
+  // The moments that are kept beside the state. Changes nothing.
+  absl::StatusOr<std::vector<SessionMoments>> ReadMoments(const MomentsOptions& options = {}) const;
+
+  // Brings parts to the merge `merge_id`, in any number of calls from any number of workers, or ends it
+  // (MergeOptions::commit): what comes of them depends on the parts alone. Without parts it tells how the merge stands.
+  // NOT_FOUND (COLLECTION_NOT_FOUND); FAILED_PRECONDITION (COLLECTION_COMMITTED, NOT_TRACKED); INVALID_ARGUMENT: a part
+  // does not fit, or came before with other contents (PART_CONFLICT); RESOURCE_EXHAUSTED.
+  absl::StatusOr<std::vector<Merged>> Merge(const std::string& merge_id, const std::vector<MomentsPart>& parts,
+                                            const MergeOptions& options = {}) const;
+
+  // Brings one batch to the calibration `calibration_id`, or ends it: the population's statistics take the running
+  // ones' place. Errors as Merge.
+  absl::StatusOr<std::vector<Calibrated>> Calibrate(const std::string& calibration_id, const Data& data,
+                                                    const CalibrateOptions& options = {}) const;
+
   // Keeps the state of each under one name; goes back to those; forgets them.
   absl::StatusOr<std::vector<client::Snapshot>> Snapshot(const std::string& snapshot,
                                                          const CallOptions& options = {}) const;

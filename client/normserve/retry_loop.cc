@@ -14,7 +14,7 @@ bool IsLastingLimit(const absl::Status& status) {
   if (!info.has_value() || info->metadata.count("limit") == 0) return false;
   const std::string& limit = info->metadata.at("limit");
   return limit == "max_sessions" || limit == "max_snapshots" || limit == "max_state_bytes" ||
-         limit == "max_message_bytes";
+         limit == "max_message_bytes" || limit == "max_collections" || limit == "max_collection_parts";
 }
 
 // Whether a repetition may end better. Nothing here cancels a call, so a CANCELLED is the word of a server that shuts

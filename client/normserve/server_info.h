@@ -29,7 +29,9 @@ struct Limits {
   int64_t max_state_bytes = 0;
   int64_t max_num_features = 0;
   int64_t max_in_flight_bytes = 0;
-  int64_t max_snapshots = 0;  // of one session
+  int64_t max_snapshots = 0;         // of one session
+  int64_t max_collections = 0;       // merges and calibrations of one session that are not committed
+  int64_t max_collection_parts = 0;  // of one merge or calibration
 };
 
 struct ServerInfo {

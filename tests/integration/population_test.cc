@@ -224,5 +224,77 @@ TEST_F(ObservationDurabilityTest, ObservedMomentsThatAreGoneAreTold) {
   EXPECT_THAT(status.error_message(), HasSubstr("observed moments"));
 }
 
+v1::MergeMomentsRequest MergeOf(const std::string& part, bool commit = false) {
+  v1::MergeMomentsRequest request;
+  request.set_name("a");
+  request.set_merge_id("m");
+  request.set_commit(commit);
+  if (part.empty()) return request;
+  v1::MomentsPart& added = *request.add_parts();
+  added.set_id(part);
+  *added.mutable_moments() = MakeMoments(4, {1, 2}, {3, 4});
+  return request;
+}
+
+TEST_F(ObservationDurabilityTest, ACollectionThatIsDamagedIsLostByItselfUntilItIsDropped) {
+  for (const char* damage : {"UPDATE collected_parts SET record = x'00' WHERE part = 'one'",
+                             "DELETE FROM collected_parts WHERE part = 'two'",
+                             "UPDATE collected_parts SET part = 'three' WHERE part = 'two'"}) {
+    ScratchDirectory scratch;
+    const std::vector<std::string> flags = {"--data-dir", scratch.path()};
+    {
+      ServerProcess server(flags);
+      MustCall(server, &Stub::CreateSession, Creation("a", 2));
+      MustCall(server, &Stub::MergeMoments, MergeOf("one"));
+      MustCall(server, &Stub::MergeMoments, MergeOf("two"));
+    }
+    Sql(scratch.file("normserve.db"), damage);
+    for (int restart = 0; restart < 2; ++restart) {
+      ServerProcess server(flags);
+      v1::MergeMomentsReply reply;
+      for (const auto& request : {MergeOf("four"), MergeOf("", /*commit=*/true)}) {
+        EXPECT_THAT(Call(server, &Stub::MergeMoments, request, &reply),
+                    Fails(StatusCode::DATA_LOSS, "STORED_DATA_LOST"))
+            << damage;
+      }
+      // All else is there, and stays so with the damage known.
+      MustCall(server, &Stub::Observe, Observation("a", MakeMoments(4, {1, 2}, {3, 4})));
+      if (restart == 0) continue;
+      v1::MergeMomentsRequest drop = MergeOf("");
+      drop.set_drop(true);
+      MustCall(server, &Stub::MergeMoments, drop);
+      MustCall(server, &Stub::MergeMoments, MergeOf("one"));
+    }
+    ServerProcess server(flags);
+    EXPECT_EQ(MustCall(server, &Stub::MergeMoments, MergeOf("", /*commit=*/true)).sessions(0).num_parts(), 1);
+  }
+}
+
+TEST_F(PopulationTest, DiagnoseGoesByWhatWasObservedOrByABatch) {
+  client_.Create("net/a", 2);
+  client_.Create("net/b", 2);
+  MustCall(server_, &Stub::Observe, Observation("net/a", MakeMoments(400, {9, 2}, {4000, 4000})));
+  v1::DiagnoseRequest request;
+  request.set_name("net/");
+  request.mutable_observed();
+  const v1::DiagnoseReply by_observed = MustCall(server_, &Stub::Diagnose, request);
+  for (const auto& session : by_observed.sessions()) {
+    EXPECT_EQ(session.batch_count(), session.name() == "net/a" ? 400 : 0) << session.name();
+  }
+  request.set_name("net/a");
+  *request.mutable_batch() = MakeForward("", {16, 2, 4}, SomeValues(128)).input();
+  const v1::DiagnoseReply by_batch = MustCall(server_, &Stub::Diagnose, request);
+  EXPECT_EQ(by_batch.sessions(0).batch_count(), 64);
+  EXPECT_TRUE(by_batch.sessions(0).has_gap_rms());
+  request.set_name("net/");
+  v1::DiagnoseReply reply;
+  EXPECT_THAT(Call(server_, &Stub::Diagnose, request, &reply), Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
+  request.set_name("net/a");
+  *request.mutable_batch() = MakeForward("", {16, 3}, SomeValues(48)).input();
+  EXPECT_THAT(Call(server_, &Stub::Diagnose, request, &reply), Fails(StatusCode::INVALID_ARGUMENT, "SHAPE_MISMATCH"));
+  request.mutable_batch()->clear_shape();
+  EXPECT_THAT(Call(server_, &Stub::Diagnose, request, &reply), Fails(StatusCode::INVALID_ARGUMENT, "SHAPE_MISMATCH"));
+}
+
 }  // namespace
 }  // namespace normserve::integration

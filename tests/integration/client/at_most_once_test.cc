@@ -48,6 +48,19 @@ class LossyConnection : public Connection {
   absl::StatusOr<BackwardResult> Backward(const BackwardRequest& request, absl::Time deadline) override {
     return real_->Backward(request, deadline);
   }
+  absl::StatusOr<std::vector<Observed>> Observe(const ObserveRequest& request, absl::Time deadline) override {
+    return real_->Observe(request, deadline);
+  }
+  absl::StatusOr<std::vector<SessionMoments>> GetMoments(const GetMomentsRequest& request,
+                                                         absl::Time deadline) override {
+    return real_->GetMoments(request, deadline);
+  }
+  absl::StatusOr<std::vector<Merged>> MergeMoments(const MergeMomentsRequest& request, absl::Time deadline) override {
+    return real_->MergeMoments(request, deadline);
+  }
+  absl::StatusOr<std::vector<Calibrated>> Calibrate(const CalibrateRequest& request, absl::Time deadline) override {
+    return real_->Calibrate(request, deadline);
+  }
   absl::StatusOr<Session> CreateSession(const CreateSessionRequest& request, absl::Time deadline) override {
     return real_->CreateSession(request, deadline);
   }

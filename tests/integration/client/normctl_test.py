@@ -29,8 +29,11 @@ class Normctl(ServerTestCase):
         scratch = self.enterContext(tempfile.TemporaryDirectory())
         self.folder = pathlib.Path(scratch)
 
+    def path(self, name):
+        return str(self.folder / name)
+
     def save(self, name, values):
-        path = str(self.folder / name)
+        path = self.path(name)
         np.save(path, values)
         return path
 
@@ -38,6 +41,12 @@ class Normctl(ServerTestCase):
         """stdout of a command that must do what it is told."""
         done = run("--server", self.server.address, *arguments)
         self.assertEqual((done.returncode, done.stderr), (DONE, ""), arguments)
+        return done.stdout
+
+    def normctl_with_progress(self, parts, *arguments):
+        """The same of a command that sends several parts, and says on stderr how far it is."""
+        done = run("--server", self.server.address, *arguments)
+        self.assertEqual((done.returncode, done.stderr.splitlines()[-1]), (DONE, f"{parts} of {parts} parts"), arguments)
         return done.stdout
 
     def normctl_json(self, *arguments):
@@ -243,6 +252,60 @@ class Normctl(ServerTestCase):
         self.assertEqual((worst["verdict"], len(worst["channel_gap_rms"])), ("TRAIN_EVAL_GAP", 3))
         self.assertAlmostEqual(sum(cause["share"] for cause in worst["causes"]), worst["gap_rms"], 12)
         self.assertIn("does not exist", self.refused("diagnose", "sick/none"))
+
+    def test_moments_go_in_and_out_and_become_the_statistics(self):
+        rng = np.random.default_rng(3)
+        values = {layer: rng.standard_normal((60, 2)) * 3 + 1 for layer in ("a", "b")}
+        for layer in values:
+            self.normctl("create", f"flow/{layer}", "--num-features", "2")
+        paths = []
+        for site in range(3):
+            parts = {layer: self.moments(of[site * 20 : site * 20 + 20]) for layer, of in values.items()}
+            paths.append(self.path(f"site-{site}.json"))
+            pathlib.Path(paths[-1]).write_text(json.dumps(parts))
+        self.assertEqual(self.normctl_with_progress(2, "observe", "flow/", paths[0], paths[0], "--once"),
+                         "flow/a has observed 20 values a channel\nflow/b has observed 20 values a channel\n")
+        batch = self.save("x.npy", values["a"][:8].astype("<f4"))
+        self.assertEqual(self.normctl("observe", "flow/a", batch, "--dry-run"),
+                         "flow/a would have observed 28 values a channel\n")
+        self.assertEqual(self.normctl_json("moments", "flow/"), json.loads(pathlib.Path(paths[0]).read_text()))
+        self.assertIn("20 values a channel", self.normctl("moments", "flow/a"))
+        self.assertIn("NEVER_UPDATED", self.normctl("diagnose", "flow/a", "--observed"))
+        self.assertEqual(self.normctl_json("diagnose", "flow/a", "--on", batch)["batch_count"], 8)
+
+        npz = self.path("site-2.npz")
+        np.savez(npz, **{f"{layer}/{key}": value for layer, of in values.items()
+                         for key, value in self.moments(of[40:]).items()})
+        self.assertEqual(self.normctl_with_progress(3, "merge", "flow/", "round", paths[0], paths[1], npz),
+                         "flow/a has 3 parts\nflow/b has 3 parts\n")
+        self.assertIn("other data", self.refused("merge", "flow/", "round", f"site-0={paths[1]}"))
+        merged = self.normctl_json("merge", "flow/", "round", "--commit")
+        for session, of in zip(merged, values.values()):
+            np.testing.assert_allclose(session["merged"]["mean"], of.mean(axis=0), rtol=1e-12)
+        stats = self.normctl_json("stats", "flow/a")
+        np.testing.assert_allclose(stats["running_var"], values["a"].var(axis=0, ddof=1), rtol=1e-12)
+        self.assertRegex(self.normctl("merge", "flow/", "round"), "flow/a is merged of 3 parts, generation 1;")
+        self.assertIn("was committed", self.refused("merge", "flow/", "round", paths[0]))
+        self.normctl("merge", "flow/", "other", paths[0])
+        self.assertIn("flow/a has dropped 1 parts", self.normctl("merge", "flow/", "other", "--drop"))
+
+        self.assertEqual(self.normctl("calibrate", "flow/a", "drift", batch), "flow/a has 1 batches\n")
+        self.assertRegex(self.normctl("calibrate", "flow/a", "drift", "--commit"),
+                         "flow/a is calibrated on 1 batches, generation 2;")
+        np.testing.assert_allclose(self.normctl_json("stats", "flow/a")["running_mean"], values["a"][:8].mean(axis=0),
+                                   rtol=1e-5)
+        self.normctl("calibrate", "flow/", "again", paths[0], "--commit", "--to-snapshot", "population",
+                     "--estimator", "algorithm-2")
+        self.assertIn("population", self.normctl("snapshots", "flow/b"))
+        for text, name in (("{}", "empty.json"), ("[1]", "list.json"), ('{"count": 2}', "short.json"), ("x", "no.npz")):
+            path = self.path(name)
+            pathlib.Path(path).write_text(text)
+            self.assertIn(name, self.refused("observe", "flow/a", path))
+
+    @staticmethod
+    def moments(values):
+        mean = values.mean(axis=0)
+        return {"count": len(values), "mean": mean.tolist(), "m2": ((values - mean) ** 2).sum(axis=0).tolist()}
 
     def test_a_model_is_changed_in_one_call(self):
         for name in ("whole/a", "whole/b"):

@@ -244,7 +244,8 @@ TEST_F(ClientRetryTest, RetryDelayBeyondTheDeadlineEndsTheCallAtOnce) {
 }
 
 TEST_F(ClientRetryTest, ALimitThatWaitingDoesNotLiftIsNotWaitedFor) {
-  for (const char* limit : {"max_sessions", "max_snapshots", "max_state_bytes", "max_message_bytes"}) {
+  for (const char* limit : {"max_sessions", "max_snapshots", "max_state_bytes", "max_message_bytes", "max_collections",
+                            "max_collection_parts"}) {
     absl::Status full = Exhausted(absl::Seconds(1));
     SetErrorInfo({.reason = "LIMIT_REACHED", .metadata = {{"limit", limit}}}, full);
     EXPECT_CALL(*connection_, CreateSession).WillOnce(Return(full));

@@ -1,0 +1,158 @@
+#include "client/cli/moments_file.h"
+
+#include <zip.h>
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "client/cli/npy.h"
+
+namespace normserve::cli {
+namespace {
+
+using client::Data;
+using client::Moments;
+
+constexpr absl::string_view kNeeded = "send count, mean and m2, as normctl moments --json prints them";
+// An archive that says it holds more is not read: memory is taken before anything is known of the contents.
+constexpr uint64_t kMaxArrayBytes = uint64_t{1} << 31;
+
+absl::Status Wrong(const std::string& path, absl::string_view what) {
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
+}
+
+absl::StatusOr<Moments> FromJson(const std::string& path, const nlohmann::json& json) {
+  try {
+    return Moments{.count = json.at("count").get<int64_t>(),
+                   .mean = json.at("mean").get<std::vector<double>>(),
+                   .m2 = json.at("m2").get<std::vector<double>>()};
+  } catch (const nlohmann::json::exception& error) {
+    return Wrong(path, absl::StrCat(error.what(), ": ", kNeeded));
+  }
+}
+
+absl::StatusOr<Data> ReadJson(const std::string& path, const std::string& bytes) {
+  const nlohmann::json json = nlohmann::json::parse(bytes, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return Wrong(path, absl::StrCat("is no JSON object: ", kNeeded));
+  Data data;
+  if (json.contains("count")) {
+    auto moments = FromJson(path, json);
+    if (!moments.ok()) return moments.status();
+    data.moments = *std::move(moments);
+    return data;
+  }
+  for (const auto& [layer, of_layer] : json.items()) {
+    auto moments = FromJson(absl::StrCat(path, ": layer ", layer), of_layer);
+    if (!moments.ok()) return moments.status();
+    data.layers[layer] = *std::move(moments);
+  }
+  if (data.layers.empty()) return Wrong(path, absl::StrCat("holds nothing: ", kNeeded));
+  return data;
+}
+
+using Archive = std::unique_ptr<zip_t, void (*)(zip_t*)>;
+
+absl::StatusOr<std::string> ReadEntry(const std::string& path, zip_t* archive, zip_uint64_t index) {
+  zip_stat_t stat;
+  if (zip_stat_index(archive, index, 0, &stat) != 0) return Wrong(path, zip_strerror(archive));
+  if (stat.size > kMaxArrayBytes)
+    return Wrong(path, absl::StrCat(stat.name, " has ", stat.size, " bytes, 2 GiB at most"));
+  std::string bytes(stat.size, '\0');
+  zip_file_t* file = zip_fopen_index(archive, index, 0);
+  if (file == nullptr) return Wrong(path, zip_strerror(archive));
+  const zip_int64_t read = zip_fread(file, bytes.data(), bytes.size());
+  const bool is_whole = read == static_cast<zip_int64_t>(bytes.size()) && zip_fclose(file) == 0;
+  if (!is_whole) return Wrong(path, absl::StrCat(stat.name, " is damaged"));
+  return bytes;
+}
+
+// A whole number in a .npy file, as numpy.int64 or another integer of 8 bytes.
+absl::StatusOr<int64_t> ParseCount(absl::string_view bytes) {
+  const auto header = ParseNpyHeader(bytes);
+  if (!header.ok()) return header.status();
+  if ((header->descr != "<i8" && header->descr != "<u8") || header->num_values != 1 ||
+      bytes.size() - header->data_offset != sizeof(int64_t)) {
+    return absl::InvalidArgumentError("is no single integer of 8 bytes: send numpy.int64(count)");
+  }
+  int64_t count;
+  std::memcpy(&count, bytes.data() + header->data_offset, sizeof(count));
+  return count;
+}
+
+absl::Status Take(const std::string& path, absl::string_view name, absl::string_view bytes, Moments& moments) {
+  absl::Status status;
+  if (name == "count") {
+    const auto count = ParseCount(bytes);
+    status = count.status();
+    if (count.ok()) moments.count = *count;
+  } else if (name == "mean" || name == "m2") {
+    auto values = ParseNpyVector(bytes);
+    status = values.status();
+    if (values.ok()) (name == "mean" ? moments.mean : moments.m2) = *std::move(values);
+  } else {
+    return Wrong(path, absl::StrCat("has an array \"", name, "\": ", kNeeded));
+  }
+  return status.ok() ? status : Wrong(path, absl::StrCat(name, " ", status.message()));
+}
+
+absl::StatusOr<Data> ReadNpz(const std::string& path) {
+  int code = 0;
+  const Archive archive(zip_open(path.c_str(), ZIP_RDONLY, &code), [](zip_t* opened) { zip_discard(opened); });
+  if (archive == nullptr) {
+    zip_error_t error;
+    zip_error_init_with_code(&error, code);
+    const std::string what = zip_error_strerror(&error);
+    zip_error_fini(&error);
+    if (code == ZIP_ER_NOENT) return absl::NotFoundError(absl::StrCat(path, ": ", what));
+    return Wrong(path, absl::StrCat("is no .npz file: ", what));
+  }
+  Data data;
+  const zip_int64_t num_entries = zip_get_num_entries(archive.get(), 0);
+  for (zip_int64_t i = 0; i < num_entries; ++i) {
+    const auto index = static_cast<zip_uint64_t>(i);
+    absl::string_view name = zip_get_name(archive.get(), index, 0);
+    const auto bytes = ReadEntry(path, archive.get(), index);
+    if (!bytes.ok()) return bytes.status();
+    name = absl::StripSuffix(name, ".npy");
+    const size_t slash = name.rfind('/');
+    Moments* moments = nullptr;
+    if (slash == absl::string_view::npos) {
+      if (!data.moments.has_value()) data.moments.emplace();
+      moments = &*data.moments;
+    } else {
+      moments = &data.layers[std::string(name.substr(0, slash))];
+      name.remove_prefix(slash + 1);
+    }
+    if (absl::Status status = Take(path, name, *bytes, *moments); !status.ok()) return status;
+  }
+  if (data.moments.has_value() == !data.layers.empty()) {
+    return Wrong(path,
+                 absl::StrCat(data.layers.empty() ? "holds nothing" : "holds layers and other arrays", ": ", kNeeded));
+  }
+  return data;
+}
+
+}  // namespace
+
+bool IsMomentsFile(absl::string_view path) { return absl::EndsWith(path, ".json") || absl::EndsWith(path, ".npz"); }
+
+absl::StatusOr<Data> ReadMomentsFile(const std::string& path) {
+  if (absl::EndsWith(path, ".npz")) return ReadNpz(path);
+  if (!absl::EndsWith(path, ".json")) return Wrong(path, "is neither .json nor .npz");
+  auto bytes = ReadWholeFile(path);
+  if (!bytes.ok()) return bytes.status();
+  return ReadJson(path, *bytes);
+}
+
+std::string MomentsJson(const Moments& moments) {
+  return nlohmann::ordered_json{{"count", moments.count}, {"mean", moments.mean}, {"m2", moments.m2}}.dump();
+}
+
+}  // namespace normserve::cli

@@ -1,0 +1,272 @@
+#include "client/cli/population_commands.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/cli/moments_file.h"
+#include "client/cli/named.h"
+#include "client/cli/npy.h"
+#include "client/cli/session_text.h"
+
+namespace normserve::cli {
+namespace {
+
+using client::Client;
+using nlohmann::ordered_json;
+
+void Print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+// One file's data; `tensor` holds the values of a batch.
+struct Part {
+  std::string id;
+  client::Data data;
+  client::Tensor tensor;
+};
+
+absl::StatusOr<Part> ReadPart(const std::string& file) {
+  Part part;
+  std::string path = file;
+  // An id has no '/', a path may have a '='.
+  const size_t equals = file.find('=');
+  if (equals != std::string::npos && equals > 0 && file.find('/') > equals) {
+    part.id = file.substr(0, equals);
+    path = file.substr(equals + 1);
+  } else {
+    const size_t slash = file.rfind('/');
+    part.id = file.substr(slash == std::string::npos ? 0 : slash + 1);
+    part.id = part.id.substr(0, part.id.rfind('.'));
+  }
+  if (IsMomentsFile(path)) {
+    auto data = ReadMomentsFile(path);
+    if (!data.ok()) return data.status();
+    part.data = *std::move(data);
+    return part;
+  }
+  auto tensor = ReadNpyTensor(path);
+  if (!tensor.ok()) return tensor.status();
+  part.tensor = *std::move(tensor);
+  return part;
+}
+
+// "12 of 200 parts" on stderr: a line that is written over on a terminal, else every tenth part of them.
+class Progress {
+ public:
+  explicit Progress(size_t total) : total_(total) {}
+
+  void Done(size_t number) const {
+    if (total_ < 2) return;
+    const bool is_last = number == total_;
+    if (isatty(STDERR_FILENO) != 0) {
+      std::fprintf(stderr, "\r%zu of %zu parts%s", number, total_, is_last ? "\n" : "");
+    } else if (is_last || number * 10 / total_ != (number - 1) * 10 / total_) {
+      std::fprintf(stderr, "%zu of %zu parts\n", number, total_);
+    }
+  }
+
+ private:
+  const size_t total_;
+};
+
+// What sends one file; the answers to the last are what is shown.
+template <typename T, typename Send>
+absl::StatusOr<std::vector<T>> SendAll(const PartFiles& parts, Send send) {
+  std::vector<T> answers;
+  const Progress progress(parts.files.size());
+  for (size_t i = 0; i < parts.files.size(); ++i) {
+    auto part = ReadPart(parts.files[i]);
+    if (!part.ok()) return part.status();
+    if (!part->tensor.shape.empty()) part->data.batch = part->tensor;
+    absl::StatusOr<std::vector<T>> sent = send(*part);
+    if (!sent.ok()) {
+      return absl::Status(sent.status().code(), absl::StrCat(parts.files[i], ": ", sent.status().message()));
+    }
+    answers = *std::move(sent);
+    progress.Done(i + 1);
+  }
+  return answers;
+}
+
+template <typename T, typename Json, typename Text>
+int Show(const CommandLine& command_line, const std::string& session, const absl::StatusOr<std::vector<T>>& answers,
+         Json json, Text text) {
+  if (!answers.ok()) return Fail(command_line, answers.status());
+  if (command_line.json) {
+    Print(JsonLine(session, *answers, json));
+  } else {
+    for (const T& each : *answers) Print(text(each));
+  }
+  return kOk;
+}
+
+ordered_json ToJson(const client::Moments& moments) {
+  return {{"count", moments.count}, {"mean", moments.mean}, {"m2", moments.m2}};
+}
+
+ordered_json ObservedJson(const client::Observed& observed) {
+  ordered_json json = {
+      {"name", observed.name}, {"uid", observed.uid}, {"generation", observed.generation}, {"count", observed.count}};
+  if (observed.moments.has_value()) json["moments"] = ToJson(*observed.moments);
+  return json;
+}
+
+ordered_json MergedJson(const client::Merged& merged) {
+  ordered_json json = {{"name", merged.name},
+                       {"uid", merged.uid},
+                       {"generation", merged.generation},
+                       {"num_parts", merged.num_parts},
+                       {"committed", merged.committed}};
+  if (merged.merged.has_value()) json["merged"] = ToJson(*merged.merged);
+  if (merged.committed) {
+    json["variance_within"] = merged.variance_within;
+    json["variance_between"] = merged.variance_between;
+  }
+  return json;
+}
+
+ordered_json CalibratedJson(const client::Calibrated& calibrated) {
+  ordered_json json = {{"name", calibrated.name},
+                       {"uid", calibrated.uid},
+                       {"generation", calibrated.generation},
+                       {"num_batches", calibrated.num_batches},
+                       {"committed", calibrated.committed}};
+  if (!calibrated.committed) return json;
+  for (const auto& [key, statistics] :
+       {std::pair{"before", &calibrated.before}, std::pair{"after", &calibrated.after}}) {
+    json[key] = {{"running_mean", statistics->running_mean},
+                 {"running_var", statistics->running_var},
+                 {"num_batches_tracked", statistics->num_batches_tracked}};
+  }
+  return json;
+}
+
+double MeanOf(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return values.empty() ? 0 : sum / static_cast<double>(values.size());
+}
+
+std::string MergedText(const client::Merged& merged) {
+  if (!merged.committed) return absl::StrFormat("%s has %d parts\n", merged.name, merged.num_parts);
+  return absl::StrFormat(
+      "%s is %s %d parts, generation %d; variance within them %.4g, between them %.4g (mean over channels)\n",
+      merged.name, merged.merged.has_value() ? "merged of" : "compared over", merged.num_parts, merged.generation,
+      MeanOf(merged.variance_within), MeanOf(merged.variance_between));
+}
+
+std::string CalibratedText(const client::Calibrated& calibrated) {
+  if (!calibrated.committed) return absl::StrFormat("%s has %d batches\n", calibrated.name, calibrated.num_batches);
+  return absl::StrFormat(
+      "%s is calibrated on %d batches, generation %d; running variance %.4g, was %.4g (mean over channels)\n",
+      calibrated.name, calibrated.num_batches, calibrated.generation, MeanOf(calibrated.after.running_var),
+      MeanOf(calibrated.before.running_var));
+}
+
+}  // namespace
+
+int Observe(const CommandLine& command_line, const std::string& session, const ObserveCommandOptions& options) {
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  bool reset = options.reset;
+  const auto send = [&](const Part& part) {
+    const client::ObserveOptions call = {
+        .part_id = options.once ? part.id : "", .dry_run = options.dry_run, .reset = std::exchange(reset, false)};
+    return CallNamed<client::Observed>(*client, session,
+                                       [&](const auto& named) { return named.Observe(part.data, call); });
+  };
+  absl::StatusOr<std::vector<client::Observed>> observed;
+  if (options.parts.files.empty()) {
+    observed = send(Part{});
+  } else {
+    observed = SendAll<client::Observed>(options.parts, send);
+  }
+  return Show(command_line, session, observed, ObservedJson, [&](const client::Observed& each) {
+    return absl::StrFormat("%s %s %d values a channel\n", each.name,
+                           options.dry_run ? "would have observed" : "has observed", each.count);
+  });
+}
+
+int ReadMoments(const CommandLine& command_line, const std::string& session, const MomentsCommandOptions& options) {
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  client::MomentsOptions call = {.first_channel = options.first_channel, .num_channels = options.num_channels};
+  if (options.source == "last-batch") call.source = client::MomentsSource::kLastBatch;
+  if (options.source == "shadow") call.source = client::MomentsSource::kShadow;
+  const auto found =
+      CallNamed<client::SessionMoments>(*client, session, [&](const auto& named) { return named.ReadMoments(call); });
+  if (!found.ok()) return Fail(command_line, found.status());
+  if (command_line.json) {
+    // As merge and calibrate read it: of a model by layer, those that have seen something.
+    ordered_json json = ordered_json::object();
+    for (const client::SessionMoments& each : *found) {
+      if (!IsModel(session)) {
+        json = ToJson(each.moments);
+      } else if (each.moments.count > 0) {
+        json[each.name.substr(session.size())] = ToJson(each.moments);
+      }
+    }
+    Print(json.dump() + "\n");
+    return kOk;
+  }
+  for (const client::SessionMoments& each : *found) {
+    Print(absl::StrFormat("%s   %s   %d values a channel\n", each.name, options.source, each.moments.count));
+    if (IsModel(session) || each.moments.count == 0) continue;
+    std::vector<double> variances;
+    for (size_t c = 0; c < each.moments.m2.size(); ++c) variances.push_back(each.moments.BiasedVariance(c));
+    Print("\n" + ChannelTable(each.first_channel, {{"mean", each.moments.mean}, {"var", variances}}));
+  }
+  return kOk;
+}
+
+int Merge(const CommandLine& command_line, const std::string& session, const MergeCommandOptions& options) {
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  const auto send = [&](std::vector<client::MomentsPart> parts, const client::MergeOptions& call) {
+    return CallNamed<client::Merged>(*client, session,
+                                     [&](const auto& named) { return named.Merge(options.id, parts, call); });
+  };
+  auto merged =
+      SendAll<client::Merged>(options.parts, [&](const Part& part) -> absl::StatusOr<std::vector<client::Merged>> {
+        if (part.data.batch.has_value()) return absl::InvalidArgumentError("is a batch: send moments, .json or .npz");
+        return send({{.id = part.id, .data = part.data}}, {});
+      });
+  if (merged.ok() && (options.parts.files.empty() || options.commit || options.drop)) {
+    client::MergeOptions call = {.commit = options.commit, .drop = options.drop};
+    if (options.policy == "weighted") call.policy = client::MergePolicy::kWeighted;
+    if (options.policy == "keep-local") call.policy = client::MergePolicy::kKeepLocal;
+    merged = send({}, call);
+  }
+  return Show(command_line, session, merged, MergedJson, [&](const client::Merged& each) {
+    return options.drop ? absl::StrFormat("%s has dropped %d parts\n", each.name, each.num_parts) : MergedText(each);
+  });
+}
+
+int Calibrate(const CommandLine& command_line, const std::string& session, const CalibrateCommandOptions& options) {
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  const auto send = [&](const client::Data& data, const client::CalibrateOptions& call) {
+    return CallNamed<client::Calibrated>(*client, session,
+                                         [&](const auto& named) { return named.Calibrate(options.id, data, call); });
+  };
+  auto calibrated = SendAll<client::Calibrated>(
+      options.parts, [&](const Part& part) { return send(part.data, {.part_id = part.id}); });
+  if (calibrated.ok() && (options.parts.files.empty() || options.commit || options.drop)) {
+    client::CalibrateOptions call = {
+        .commit = options.commit, .to_snapshot = options.to_snapshot, .drop = options.drop};
+    if (options.estimator == "algorithm-2") call.estimator = client::Estimator::kAlgorithm2;
+    calibrated = send({}, call);
+  }
+  return Show(command_line, session, calibrated, CalibratedJson, [&](const client::Calibrated& each) {
+    return options.drop ? absl::StrFormat("%s has dropped %d batches\n", each.name, each.num_batches)
+                        : CalibratedText(each);
+  });
+}
+
+}  // namespace normserve::cli

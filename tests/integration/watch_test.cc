@@ -291,8 +291,9 @@ TEST_F(WatchTest, WatchersThatCancelMakeRoomForOthers) {
     const auto reader = server.stub().WatchStats(&watch_context, request);
     v1::WatchStatsReply reply;
     is_in = reader->Read(&reply);
-    watch_context.TryCancel();
-    EXPECT_TRUE(is_in || reader->Finish().error_code() == StatusCode::RESOURCE_EXHAUSTED);
+    if (is_in) watch_context.TryCancel();
+    const grpc::Status status = reader->Finish();
+    EXPECT_TRUE(is_in || status.error_code() == StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
   }
 }
 

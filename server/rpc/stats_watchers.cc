@@ -15,7 +15,7 @@ namespace {
 
 // The pace; see StatsWatchers.
 constexpr absl::Duration kMinPause = absl::Milliseconds(100);
-constexpr absl::Duration kPausePerWatcher = absl::Milliseconds(5);
+constexpr absl::Duration kPausePerWatcher = absl::Milliseconds(10);
 constexpr int kPauseShare = 50;
 constexpr absl::Duration kMaxPause = absl::Seconds(10);
 // However many groups there are, changes wake the thread no oftener.

@@ -29,7 +29,7 @@ namespace normserve {
 // ones, and is told of all that it missed, as it is by then, when it has.
 //
 // The pace of a group keeps the cost of all below a few hundredths of a processor: at most ten messages a second to
-// each watcher, 200 to all together, and fifty times as much time between two of a group as they take.
+// each watcher, 100 to all together, and fifty times as much time between two of a group as they take.
 //
 // Thread-safe.
 class StatsWatchers final : public WatchCall::Owner {

@@ -96,7 +96,7 @@ class DevTest(unittest.TestCase):
     def test_unknown_arguments_exit_2_and_say_what_is_known(self):
         for arguments, expected in (
             (["frobnicate"], "frobnicate"), (["demo", "--fast"], "--fast"), (["demo", "--seed"], "--seed"),
-            (["demo", "--seed", "x"], "whole number"), (["test", "most"], "most"), (["build", "fast"], "demo release"),
+            (["demo", "--seed", "x"], "whole number"), (["demo", "fix", "x"], "demo takes fix"), (["test", "most"], "most"), (["build", "fast"], "demo release"),
             (["build", "demo", "x"], "one preset"), (["lint", "x"], "no arguments"), (["bench"], "name"),
             (["bench", "nothing"], "nothing"), (["image", "a", "b"], "one tag"), (["packages", "x"], "no package set"),
         ):  # fmt: skip
@@ -181,6 +181,17 @@ class DevTest(unittest.TestCase):
             server = int(file.read())
         self.assertIn("server stopped", self.notes())
         self.assertRaises(ProcessLookupError, os.kill, server, 0)
+
+    def test_demo_fix_hands_the_built_programs_to_the_story_and_becomes_it(self):
+        story = os.path.join(self.checkout, "client", "examples", "fix")
+        os.makedirs(story)
+        with open(os.path.join(story, "fix.py"), "w", encoding="utf-8") as file:
+            file.write("import os, sys\nprint('story', *sys.argv[1:], os.environ['PYTHONPATH'])\nsys.exit(5)\n")
+        result = self.dev("demo", "fix", "--json", "--seed", "3", ABSENT="python3-torch")
+        self.assertEqual(result.returncode, 5, result.stderr)
+        self.assertEqual(result.stdout, "story --programs build/demo/bin --json --seed 3 build/demo/python\n")
+        self.assertIn("dev:   python3-torch\n", result.stderr)
+        self.assertRegex(self.notes(), r"(?m)^cmake --build build/demo .*normctl normserve_python")
 
     # ---- test
 

@@ -1,4 +1,4 @@
-"""A model is diagnosed on data, which its sessions observe, and its state dict goes to a server and back without it."""
+"""A model is diagnosed and calibrated on data, which its sessions observe, and its state dict goes to a server and back without it."""
 
 import copy
 import unittest
@@ -116,6 +116,92 @@ class Observing(TorchCase):
                 model(data(4))
         self.assertEqual((sending.sent, sending.dropped), (0, 1))
         self.assertEqual(sending.last_error.code.name, "UNAVAILABLE")
+
+
+class Calibrate(TorchCase):
+    def setUp(self):
+        super().setUp()
+        self.model = trained_model().eval()
+        normserve.torch.push(self.model, self.client, self.name)
+        self.batches = [data(16, 0.3, 2) for _ in range(6)]
+
+    def estimated_by_pytorch(self):
+        model = copy.deepcopy(self.model)
+        for _, layer in normserve.torch.batch_norm_layers(model):
+            layer.reset_running_stats()
+            layer.momentum = None
+            layer.train()
+        with torch.no_grad():
+            for batch in self.batches:
+                model(batch)
+        return model
+
+    def assert_close(self, found, expected):
+        for (name, layer), (_, other) in zip(
+            normserve.torch.batch_norm_layers(found), normserve.torch.batch_norm_layers(expected), strict=True
+        ):
+            torch.testing.assert_close(layer.running_mean, other.running_mean, rtol=1e-5, atol=1e-6, msg=name)
+            torch.testing.assert_close(layer.running_var, other.running_var, rtol=1e-5, atol=1e-9, msg=name)
+
+    def test_algorithm_2_is_what_pytorch_estimates(self):
+        expected = self.estimated_by_pytorch()
+        before = copy.deepcopy(self.model.state_dict())
+        stands = normserve.torch.calibrate(self.model, self.batches, self.client, self.name, estimator="algorithm_2")
+        self.assert_close(self.model, expected)
+        for key in ("0.weight", "1.weight", "1.bias"):
+            self.assertTrue(torch.equal(self.model.state_dict()[key], before[key]), key)
+        self.assertEqual(list(stands["1"].running_mean_before), before["1.running_mean"].tolist())
+        self.assertEqual(int(self.model[1].num_batches_tracked), 6)
+        self.assertFalse(any(module.training for module in self.model.modules()))
+        pulled = copy.deepcopy(self.model)
+        normserve.torch.pull(pulled, self.client, self.name)
+        for key, value in self.model.state_dict().items():
+            self.assertTrue(torch.equal(pulled.state_dict()[key], value), key)
+        self.assertEqual({info.generation for info in self.client.model(self.name).list()}, {1})
+
+    def test_pooled_is_all_values_as_one_sample_whoever_brings_them(self):
+        training = copy.deepcopy(self.model)
+        for _, layer in normserve.torch.batch_norm_layers(training):
+            layer.train()
+        whole = normserve.torch.collect_moments(training, self.batches)
+        before = copy.deepcopy(self.model.state_dict())
+        normserve.torch.calibrate(self.model, self.batches[:2], self.client, self.name, calibration_id="x", worker="a", commit=False)
+        for key, value in self.model.state_dict().items():
+            self.assertTrue(torch.equal(value, before[key]), key)
+        stands = normserve.torch.calibrate(self.model, self.batches[2:], self.client, self.name, calibration_id="x", worker="b")
+        for layer, moments in whole.items():
+            self.assertEqual(stands[layer].num_batches, 6)
+            np.testing.assert_allclose(stands[layer].running_mean, moments.mean, 1e-12)
+            np.testing.assert_allclose(stands[layer].running_var, moments.var(unbiased=True), 1e-12)
+
+    def test_with_the_population_s_normalisation_evaluation_is_consistent(self):
+        normserve.torch.calibrate(self.model, self.batches, self.client, self.name, normalize="population")
+        for name, moments in normserve.torch.collect_moments(self.model, self.batches).items():
+            layer = self.model.get_submodule(name)
+            np.testing.assert_allclose(layer.running_mean.numpy(), moments.mean, 1e-4, 1e-5)
+            np.testing.assert_allclose(layer.running_var.numpy(), moments.var(unbiased=True), 1e-4)
+
+    def test_a_snapshot_takes_the_result_and_a_failure_changes_nothing(self):
+        before = copy.deepcopy(self.model.state_dict())
+
+        def fails():
+            yield self.batches[0]
+            raise RuntimeError("the loader is broken")
+
+        with self.assertRaisesRegex(RuntimeError, "broken"):
+            normserve.torch.calibrate(self.model, fails(), self.client, self.name)
+        normserve.torch.calibrate(self.model, self.batches, self.client, self.name, to_snapshot="new")
+        for key, value in self.model.state_dict().items():
+            self.assertTrue(torch.equal(value, before[key]), key)
+        model = self.client.model(self.name)
+        self.assertEqual({info.generation for info in model.list()}, {0})
+        self.assertEqual({each.snapshot for each in model.list_snapshots()}, {"new"})
+        for options, text in (({"normalize": "x"}, "normalize is 'x'"),
+                              ({"normalize": "population", "estimator": "algorithm_2"}, "one worker")):  # fmt: skip
+            with self.assertRaisesRegex(ValueError, text):
+                normserve.torch.calibrate(self.model, self.batches, self.client, self.name, **options)
+        with self.assertRaisesRegex(ValueError, "nothing to estimate"):
+            normserve.torch.calibrate(self.model, [], self.client, self.name)
 
 
 class Sequential(unittest.TestCase):

@@ -4,6 +4,7 @@
     normserve.torch.pull(model, client, "resnet50")   # parameters and statistics back into the model
 
     normserve.torch.diagnose(model, loader, client, "resnet50")   # which layers these data do not suit, and why
+    normserve.torch.calibrate(model, loader, client, "resnet50")  # statistics of these data, on the server and in the model
 
     moments = normserve.torch.collect_moments(model, loader)   # {layer: Moments} of what each layer is fed
 
@@ -25,7 +26,7 @@ from normserve.client import Client
 from normserve.descriptions import SessionInfo
 from normserve.error import Error
 from normserve.moments import Moments
-from normserve.torch_calibration import diagnose, push_moments
+from normserve.torch_calibration import calibrate, diagnose, push_moments
 from normserve.torch_hooks import TrainingHooks
 from normserve.torch_moments import batch_norm_layers, collect_moments, collect_sequentially
 from normserve.torch_state import pull_state_dict, push_state_dict
@@ -33,6 +34,7 @@ from normserve.torch_state import pull_state_dict, push_state_dict
 __all__ = [
     "TrainingHooks",
     "batch_norm_layers",
+    "calibrate",
     "collect_moments",
     "collect_sequentially",
     "diagnose",

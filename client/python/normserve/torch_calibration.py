@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import uuid
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from normserve.client import Client
 from normserve.diagnosis import Diagnosis
+from normserve.error import Error
 from normserve.moments import Moments
-from normserve.population import Observed
-from normserve.torch_moments import Call, batch_norm_layers, kept_statistics, moments_of_batches
+from normserve.population import Calibrated, Observed
+from normserve.torch_moments import Call, batch_norm_layers, collect_sequentially, kept_statistics, moments_of_batches
 
 
 def push_moments(
@@ -61,6 +65,94 @@ def diagnose(
     """
     samples, found = _collected(model, loader, call)
     return client.model(name).diagnose(found, samples_per_batch=samples, timeout=timeout)
+
+
+def calibrate(
+    model: nn.Module,
+    loader: Iterable[Any],
+    client: Client,
+    name: str,
+    *,
+    call: Call | None = None,
+    estimator: str = "pooled",
+    normalize: str = "batch",
+    calibration_id: str | None = None,
+    worker: str = "",
+    commit: bool = True,
+    to_snapshot: str = "",
+    timeout: float | None = None,
+) -> dict[str, Calibrated]:
+    """Estimates the running statistics of the model's layers anew from the batches of `loader`, which need no labels: batch
+    by batch their moments go to the sessions below `name`; then, together, the population's statistics take the place of
+    theirs, and of the model's. {layer: what its statistics were and are}. Parameters stay as they are, here and there.
+
+    What was sent survives a crash of the server; a call whose reply is lost is repeated and counts once. Where it fails
+    nothing is changed, here or there.
+
+      loader, call    as in collect_moments. Batches of the size that training has; many, of data as evaluation will see
+      estimator       "pooled": mean and unbiased variance of all values. "algorithm_2" (Ioffe & Szegedy 2015): E[mean] and
+                      m/(m-1) E[variance] over batches of one size m, which is what PyTorch estimates with
+                      reset_running_stats(), momentum=None and train()
+      normalize       with what earlier layers normalise meanwhile. "batch": with the batch, as in training and in PyTorch's
+                      estimate: one pass. "population": with what is estimated here, as evaluation will: the statistics are
+                      exactly those of what evaluation feeds the layers then. A pass a layer, so `loader` must give the same
+                      batches every time; "pooled" only, and by one worker
+      calibration_id  several workers that say the same bring their batches to one calibration, which any of them commits
+                      once all are there. None: one of its own
+      worker          tells this worker's batches from the others'
+      commit          False: brings the batches only; the model stays as it is
+      to_snapshot     the result becomes a snapshot of this name; sessions and model stay as they are
+
+    Layers that keep no running statistics are left out. Errors: NOT_FOUND if a layer has no session; INVALID_ARGUMENT if
+    batches are not finite, or for "algorithm_2" of several sizes. ValueError: `loader` is empty, an option is none.
+    """
+    if normalize not in ("batch", "population"):
+        raise ValueError(f"normalize is {normalize!r}: 'batch' or 'population'")
+    if normalize == "population" and (estimator != "pooled" or not commit):
+        raise ValueError("normalize='population' is for estimator='pooled' and one worker, which commits")
+    layers: dict[str, Any] = {
+        layer: module for layer, module in batch_norm_layers(model) if module.running_mean is not None
+    }
+    sessions, identity = client.model(name), calibration_id or str(uuid.uuid4())
+    sent = 0
+    try:
+        with kept_statistics(model):
+            for part in _parts(model, loader, call, normalize):
+                found = {layer: moments for layer, moments in part.items() if layer in layers}
+                if found:
+                    sessions.calibrate(identity, found, part_id=f"{worker}/{sent:08d}", timeout=timeout)
+                    sent += 1
+        if not sent:
+            raise ValueError("loader gave no batch that reaches a batch-norm layer: there is nothing to estimate from")
+        stands = sessions.calibrate(
+            identity, estimator=estimator, commit=commit, to_snapshot=to_snapshot if commit else "", timeout=timeout
+        )
+    except BaseException:
+        if calibration_id is None and sent:
+            with contextlib.suppress(Error):
+                sessions.calibrate(identity, drop=True, timeout=timeout)
+        raise
+    if commit and not to_snapshot:
+        with torch.no_grad():
+            for layer, found_now in stands.items():
+                if layer not in layers:
+                    continue
+                module = layers[layer]
+                module.running_mean.copy_(torch.from_numpy(found_now.running_mean))
+                module.running_var.copy_(torch.from_numpy(found_now.running_var))
+                if module.num_batches_tracked is not None:
+                    module.num_batches_tracked.fill_(found_now.num_batches)
+    return stands
+
+
+def _parts(model: nn.Module, loader: Iterable[Any], call: Call | None, normalize: str) -> Iterator[dict[str, Moments]]:
+    """{layer: Moments} of every batch; of all together where earlier layers normalise with the population's."""
+    if normalize == "population":
+        yield {layer: moments for layer, moments in collect_sequentially(model, loader, call).items() if moments.count}
+        return
+    train_batch_norm(model)
+    for _, layers in moments_of_batches(model, loader, call):
+        yield layers
 
 
 def _collected(model: nn.Module, loader: Iterable[Any], call: Call | None) -> tuple[int, dict[str, Moments]]:

@@ -146,6 +146,20 @@ class Hooks(unittest.TestCase):
                 layer(batches(1)[0].to(dtype))
             np.testing.assert_allclose(receiver.total("").mean, batches(1)[0].to(dtype).double().mean(0), 1e-5)
 
+    def test_every_shape_and_stride_is_summed_up_right_also_far_from_zero(self):
+        for shape, layer in (((6, 3), nn.BatchNorm1d(3)), ((6, 3, 5), nn.BatchNorm1d(3)), ((4, 3, 5, 6), nn.BatchNorm2d(3)),
+                             ((2, 3, 4, 5, 6), nn.BatchNorm3d(3))):  # fmt: skip
+            for mean in (0, 1e3, 1e5):
+                x = torch.randn(shape) + mean
+                for each in [x, x.contiguous(memory_format=torch.channels_last)] if len(shape) == 4 else [x]:
+                    receiver = Receiver()
+                    with hooks(layer, receiver):
+                        layer(each)
+                    expected, found = normserve.Moments.of(x.double().numpy()), receiver.total("")
+                    self.assertEqual(found.count, expected.count)
+                    np.testing.assert_allclose(found.mean, expected.mean, 1e-6, 1e-6)
+                    np.testing.assert_allclose(found.m2, expected.m2, 1e-5)
+
     def test_impossible_options_are_refused(self):
         for options in ({"every": 0}, {"queue_size": 0}, {"interval": -1}):
             with self.assertRaisesRegex(ValueError, "at least"):

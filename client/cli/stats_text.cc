@@ -174,8 +174,10 @@ std::string ModelText(const std::vector<SessionStats>& sessions) {
 }
 
 void RankByDrift(std::vector<SessionStats>& sessions) {
-  std::stable_sort(sessions.begin(), sessions.end(), [](const SessionStats& a, const SessionStats& b) {
-    return DriftOf(a).value_or(-1) > DriftOf(b).value_or(-1);
+  // By name where it is the same.
+  std::sort(sessions.begin(), sessions.end(), [](const SessionStats& a, const SessionStats& b) {
+    const double of_a = DriftOf(a).value_or(-1), of_b = DriftOf(b).value_or(-1);
+    return of_a != of_b ? of_a > of_b : a.name < b.name;
   });
 }
 

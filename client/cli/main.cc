@@ -47,11 +47,11 @@ struct Options {
 
 const std::set<std::string> kModes = {"train", "eval", "shadow"};
 
-// Says why `text` is no duration that can be waited for; empty if it is one.
-std::string CheckTimeout(const std::string& text) {
+// Says why `text` is no length of time; empty if it is one.
+std::string CheckDuration(const std::string& text) {
   absl::Duration timeout;
   if (absl::ParseDuration(text, &timeout) && timeout > absl::ZeroDuration()) return "";
-  return "'" + text + "' is no time to wait: give a number and a unit, such as 500ms, 5s, 2m or inf";
+  return "'" + text + "' is no length of time: give a number and a unit, such as 500ms, 5s, 2m or inf";
 }
 
 // Says why `text` is no label; empty if it is one. What may be in it is the server's to say.
@@ -179,6 +179,12 @@ void AddStatsCommands(CLI::App& app, Options& options, std::function<int()>& run
       ->add_option("--plot", s.plot,
                    "a picture of a session: running mean and deviation a channel, beside those of the newest batch")
       ->type_name("FILE.png");
+  CLI::Option* history =
+      stats->add_flag("--history", s.history,
+                      "what was seen over time instead, a line a batch: the newest eight, ever fewer of those before");
+  stats->add_option("--since", s.since, "only of the history's last 30s, 10m, 12h, ...")
+      ->needs(history)
+      ->check(CheckDuration);
   stats->callback([&] { run = [&] { return Stats(options.command_line, options.stats); }; });
 
   CLI::App* watch =
@@ -189,7 +195,7 @@ void AddStatsCommands(CLI::App& app, Options& options, std::function<int()>& run
   WatchCommandOptions& w = options.watch;
   AddNamed(watch, w.session);
   watch->add_option("--interval", w.interval, "show it so often, changed or not; default: when something changed")
-      ->check(CheckTimeout)
+      ->check(CheckDuration)
       ->type_name("TIME");
   watch->add_option("--count", w.count, "end after so many; default 0: never")
       ->check(CLI::NonNegativeNumber)
@@ -418,7 +424,7 @@ int Main(int argc, char** argv) {
       ->envname("NORMSERVE_SERVER")
       ->type_name("HOST:PORT");
   app.add_option("--timeout", options.timeout, "give up after this long; default 30s")
-      ->check(CheckTimeout)
+      ->check(CheckDuration)
       ->type_name("TIME");
   app.add_flag("--json", options.command_line.json, "print JSON, one line, for programs");
   AddSessionCommands(app, options, run);

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "client/cli/named.h"
 #include "client/cli/output_file.h"
 #include "client/cli/stats_plot.h"
@@ -33,6 +35,14 @@ client::StatsOptions WhatIsAsked(const StatsCommandOptions& options) {
     asked.compare_with = client::ComparisonSource::kLastBatch;
   }
   if (!options.plot.empty()) asked.return_last_batch = true;
+  if (options.history) {
+    asked.view = client::StatsView::kSummary;
+    asked.history.emplace();
+    absl::Duration since;
+    if (absl::ParseDuration(options.since, &since) && since < absl::InfiniteDuration()) {
+      asked.history->since = absl::Now() - since;
+    }
+  }
   return asked;
 }
 
@@ -62,6 +72,11 @@ int Stats(const CommandLine& command_line, const StatsCommandOptions& options) {
   if (command_line.json) {
     Print(JsonLine(options.session, *stats, [](const SessionStats& each) { return ToJson(each); }));
   } else {
+    if (options.history) {
+      Print(
+          absl::StrJoin(*stats, "\n", [](std::string* text, const SessionStats& each) { *text += HistoryText(each); }));
+      return kOk;
+    }
     Print(IsModel(options.session) ? ModelText(*stats) : ChannelText(stats->front()));
   }
   return kOk;

@@ -1,6 +1,8 @@
 #include "client/cli/stats_text.h"
 
 #include <algorithm>
+#include <cmath>
+#include <initializer_list>
 #include <optional>
 #include <utility>
 
@@ -39,20 +41,51 @@ const char* SourceName(client::ComparisonSource source) {
   return "UNKNOWN";
 }
 
-nlohmann::ordered_json ToJson(const client::StatsSummary& summary) {
-  nlohmann::ordered_json json = {{"num_features", summary.num_features}, {"batch_count", summary.batch_count}};
-  for (const auto& [name, quantiles] :
-       {std::pair{"running_mean", &summary.running_mean}, std::pair{"running_var", &summary.running_var},
-        std::pair{"batch_mean", &summary.batch_mean}, std::pair{"batch_var", &summary.batch_var},
-        std::pair{"kl_divergence", &summary.kl_divergence}, std::pair{"wasserstein", &summary.wasserstein},
-        std::pair{"mean_z", &summary.mean_z}, std::pair{"variance_z", &summary.variance_z}}) {
+// Those that are there, into `json` by their names.
+void AddQuantiles(std::initializer_list<std::pair<const char*, const std::optional<client::Quantiles>*>> all_quantiles,
+                  nlohmann::ordered_json& json) {
+  for (const auto& [name, quantiles] : all_quantiles) {
     if (!quantiles->has_value()) continue;
     const client::Quantiles& of = **quantiles;
     json[name] = {{"min", of.min}, {"low", of.low}, {"median", of.median}, {"high", of.high}, {"max", of.max}};
   }
+}
+
+nlohmann::ordered_json ToJson(const client::StatsSummary& summary) {
+  nlohmann::ordered_json json = {{"num_features", summary.num_features}, {"batch_count", summary.batch_count}};
+  AddQuantiles({{"running_mean", &summary.running_mean},
+                {"running_var", &summary.running_var},
+                {"batch_mean", &summary.batch_mean},
+                {"batch_var", &summary.batch_var},
+                {"kl_divergence", &summary.kl_divergence},
+                {"wasserstein", &summary.wasserstein},
+                {"mean_z", &summary.mean_z},
+                {"variance_z", &summary.variance_z}},
+               json);
   json["flagged_channels"] = summary.flagged_channels;
   if (summary.drift.has_value()) json["drift"] = *summary.drift;
   return json;
+}
+
+nlohmann::ordered_json ToJson(const client::HistoryPoint& point) {
+  nlohmann::ordered_json json = {{"update", point.update},
+                                 {"generation", point.generation},
+                                 {"num_batches_tracked", point.num_batches_tracked},
+                                 {"time", absl::FormatTime(absl::RFC3339_full, point.time, absl::UTCTimeZone())},
+                                 {"count", point.count},
+                                 {"num_samples", point.num_samples}};
+  AddQuantiles({{"running_mean", &point.running_mean},
+                {"running_var", &point.running_var},
+                {"batch_mean", &point.batch_mean},
+                {"batch_var", &point.batch_var}},
+               json);
+  if (point.relative_gap.has_value()) json["relative_gap"] = *point.relative_gap;
+  return json;
+}
+
+// The median; "-": not known.
+std::string MedianText(const std::optional<client::Quantiles>& quantiles) {
+  return quantiles.has_value() ? absl::StrFormat("%.4g", quantiles->median) : "-";
 }
 
 // "0.1 to 0.9"; "-" for none.
@@ -100,6 +133,9 @@ nlohmann::ordered_json ToJson(const SessionStats& stats) {
                           {"variance_z", comparison.variance_z}};
   }
   if (stats.summary.has_value()) json["summary"] = ToJson(*stats.summary);
+  if (!stats.history.empty()) {
+    for (const client::HistoryPoint& point : stats.history) json["history"].push_back(ToJson(point));
+  }
   return json;
 }
 
@@ -170,6 +206,34 @@ std::string ModelText(const std::vector<SessionStats>& sessions) {
   }
   absl::StrAppend(&text,
                   "\ndrift: how far the newest batch lies from the running statistics, in their own deviations\n");
+  return text;
+}
+
+std::string HistoryText(const SessionStats& stats) {
+  std::string text = absl::StrFormat("%s   mode %s   generation %d   batches %d\n\n", stats.name, ModeName(stats.mode),
+                                     stats.generation, stats.statistics.num_batches_tracked);
+  if (stats.history.empty()) return text + "nothing was seen in this time\n";
+  absl::StrAppendFormat(&text, "%-23s %8s %10s %9s %12s %12s %12s %12s %8s\n", "time", "update", "generation", "values",
+                        "running_mean", "running_var", "batch_mean", "batch_var", "gap");
+  std::vector<double> gaps, means, deviations;
+  for (const client::HistoryPoint& point : stats.history) {
+    const std::string gap = point.relative_gap.has_value() ? absl::StrFormat("%.3g", *point.relative_gap) : "-";
+    absl::StrAppendFormat(&text, "%-23s %8d %10d %9s %12s %12s %12s %12s %8s\n", TimeText(point.time), point.update,
+                          point.generation, point.count > 0 ? absl::StrCat(point.count) : "replaced",
+                          MedianText(point.running_mean), MedianText(point.running_var), MedianText(point.batch_mean),
+                          MedianText(point.batch_var), gap);
+    if (point.relative_gap.has_value()) gaps.push_back(*point.relative_gap);
+    if (point.running_mean.has_value()) means.push_back(point.running_mean->median);
+    if (point.running_var.has_value()) deviations.push_back(std::sqrt(point.running_var->median));
+  }
+  text +=
+      "\nvalues: of the batch, a channel. Means and variances: medians over the channels. gap: evaluation's output "
+      "less\n"
+      "training's on that batch, as a share of the weight. \"-\": not kept of that point\n";
+  for (const auto& [title, values] :
+       {std::pair{"running_mean", &means}, std::pair{"running_std ", &deviations}, std::pair{"gap         ", &gaps}}) {
+    if (values->size() > 1) absl::StrAppend(&text, title, " ", Sparkline(*values, kChannelSparkWidth), "\n");
+  }
   return text;
 }
 

@@ -18,6 +18,9 @@ std::string ChannelText(const client::SessionStats& stats);
 // A line a session, in the order given.
 std::string ModelText(const std::vector<client::SessionStats>& sessions);
 
+// What it has seen over time, oldest first: a line a batch or replacement, with sparklines over time.
+std::string HistoryText(const client::SessionStats& stats);
+
 // "12 NEVER_UPDATED, 1 DEAD"; empty: nothing is the matter. From the summary where there is one.
 std::string FlagsText(const client::SessionStats& stats);
 

@@ -109,6 +109,7 @@ struct StatsOptions {
   bool return_shadow = false;                         // whether SessionStats::shadow is set
   StatsView view = StatsView::kUnspecified;           // how much is returned; unset: a number a channel
   std::optional<ComparisonSource> compare_with = {};  // what the running statistics are compared with; nothing: no data
+  std::optional<HistoryRange> history = {};           // which points SessionStats::history has; nothing: none
   CallOptions call = {};
 };
 

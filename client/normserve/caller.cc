@@ -36,7 +36,8 @@ GetStatsRequest StatsRequest(const std::string& name, const StatsOptions& option
           .return_last_batch = options.return_last_batch,
           .return_shadow = options.return_shadow,
           .view = options.view,
-          .compare_with = options.compare_with};
+          .compare_with = options.compare_with,
+          .history = options.history};
 }
 
 Caller::Caller(std::shared_ptr<Connection> connection, ClientOptions options)

@@ -179,6 +179,7 @@ struct GetStatsRequest {
   bool return_shadow = false;
   StatsView view = StatsView::kUnspecified;
   std::optional<ComparisonSource> compare_with = {};  // nothing: no comparison
+  std::optional<HistoryRange> history = {};           // nothing: no history
 };
 
 struct WatchStatsRequest {
@@ -250,6 +251,7 @@ struct SessionStats {
   std::map<std::string, std::vector<int64_t>> flags = {};
   std::optional<Comparison> comparison = {};  // of the same channels, with compare_with
   std::optional<StatsSummary> summary = {};   // with StatsView::kSummary or compare_with
+  std::vector<HistoryPoint> history = {};     // what was seen over time, oldest first, if it was asked for
 };
 
 // What changed since the update before: the session that is watched, or those of the model that changed or were opened.

@@ -20,10 +20,6 @@ std::optional<Durability> FromMessage(v1::Durability durability) {
   return static_cast<Durability>(durability);
 }
 
-absl::Time FromMessage(const google::protobuf::Timestamp& time) {
-  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
-}
-
 template <typename T, typename Repeated>
 std::vector<T> ToVector(const Repeated& repeated) {
   return std::vector<T>(repeated.begin(), repeated.end());
@@ -47,6 +43,17 @@ void CopyTo(const ChangeGuards& guards, Message& message) {
 }
 
 }  // namespace
+
+absl::Time ToTime(const google::protobuf::Timestamp& time) {
+  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
+}
+
+google::protobuf::Timestamp ToTimestamp(absl::Time time) {
+  google::protobuf::Timestamp message;
+  message.set_seconds(absl::ToUnixSeconds(time));
+  message.set_nanos(static_cast<int32_t>((time - absl::FromUnixSeconds(message.seconds())) / absl::Nanoseconds(1)));
+  return message;
+}
 
 void CopyTo(const SessionConfig& config, v1::SessionConfig& message) {
   message.set_num_features(config.num_features);
@@ -105,7 +112,7 @@ Snapshot FromMessage(const v1::Snapshot& message) {
           .snapshot = message.snapshot(),
           .uid = message.uid(),
           .generation = message.generation(),
-          .create_time = FromMessage(message.create_time()),
+          .create_time = ToTime(message.create_time()),
           .size_bytes = message.size_bytes(),
           .num_batches_tracked = message.num_batches_tracked()};
 }
@@ -329,8 +336,8 @@ Session FromMessage(const v1::Session& message) {
                   .mode = FromMessage(message.mode()),
                   .generation = message.generation(),
                   .num_batches_tracked = message.num_batches_tracked(),
-                  .create_time = FromMessage(message.create_time()),
-                  .update_time = FromMessage(message.update_time()),
+                  .create_time = ToTime(message.create_time()),
+                  .update_time = ToTime(message.update_time()),
                   .durability = FromMessage(message.durability()),
                   .num_snapshots = message.num_snapshots()};
   if (message.has_parameters()) {
@@ -413,7 +420,7 @@ absl::StatusOr<std::vector<SessionStats>> FromMessage(const v1::GetStatsReply& m
 
 ServerInfo FromMessage(const v1::ServerInfo& message) {
   ServerInfo info{.version = message.version(),
-                  .start_time = FromMessage(message.start_time()),
+                  .start_time = ToTime(message.start_time()),
                   .limits = {.max_message_bytes = message.limits().max_message_bytes(),
                              .max_sessions = message.limits().max_sessions(),
                              .max_state_bytes = message.limits().max_state_bytes(),

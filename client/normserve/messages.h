@@ -39,6 +39,9 @@ v1::ForwardRequest ToMessage(const ForwardRequest& request);
 // An enumerator's name as it is told to users; "UNKNOWN" for one that this library is too old for.
 std::string WithoutPrefix(const std::string& name, absl::string_view prefix);
 
+absl::Time ToTime(const google::protobuf::Timestamp& time);
+google::protobuf::Timestamp ToTimestamp(absl::Time time);
+
 // A mode that this library has no name for is kUnspecified.
 Mode FromMessage(v1::Mode mode);
 Moments FromMessage(const v1::Moments& message);

@@ -52,6 +52,21 @@ StatsSummary FromMessage(const v1::StatsSummary& message) {
   return summary;
 }
 
+HistoryPoint FromMessage(const v1::HistoryPoint& message) {
+  HistoryPoint point{.update = message.update(),
+                     .generation = message.generation(),
+                     .num_batches_tracked = message.num_batches_tracked(),
+                     .time = ToTime(message.time()),
+                     .count = message.count(),
+                     .num_samples = message.num_samples(),
+                     .running_mean = FromMessage(message.has_running_mean(), message.running_mean()),
+                     .running_var = FromMessage(message.has_running_var(), message.running_var()),
+                     .batch_mean = FromMessage(message.has_batch_mean(), message.batch_mean()),
+                     .batch_var = FromMessage(message.has_batch_var(), message.batch_var())};
+  if (message.has_relative_gap()) point.relative_gap = message.relative_gap();
+  return point;
+}
+
 }  // namespace
 
 v1::GetStatsRequest ToMessage(const GetStatsRequest& request) {
@@ -67,6 +82,11 @@ v1::GetStatsRequest ToMessage(const GetStatsRequest& request) {
   if (request.compare_with.has_value()) {
     message.set_return_comparison(true);
     message.set_compare_with(static_cast<v1::ComparisonSource>(*request.compare_with));
+  }
+  if (request.history.has_value()) {
+    v1::HistoryRange& range = *message.mutable_history_range();
+    if (request.history->since.has_value()) *range.mutable_since_time() = ToTimestamp(*request.history->since);
+    if (request.history->after_generation.has_value()) range.set_after_generation(*request.history->after_generation);
   }
   return message;
 }
@@ -86,6 +106,7 @@ SessionStats FromMessage(const v1::SessionStatistics& session) {
     const std::string reason = WithoutPrefix(v1::FlagReason_Name(flag.reason()), "FLAG_REASON_");
     stats.flags[reason] = {flag.channels().begin(), flag.channels().end()};
   }
+  for (const v1::HistoryPoint& point : session.history()) stats.history.push_back(FromMessage(point));
   return stats;
 }
 

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
+
 namespace normserve::client {
 
 // How much of a session's statistics is asked for.
@@ -50,6 +52,28 @@ struct StatsSummary {
   // channels of wasserstein as a share of sqrt(running_var + epsilon).
   std::optional<double> drift = {};
   std::optional<Quantiles> kl_divergence, wasserstein, mean_z, variance_z;
+};
+
+// Which points of a session's history are asked for: all that are kept, to begin with.
+struct HistoryRange {
+  std::optional<absl::Time> since = {};          // only those of this time or later, by the server's clock
+  std::optional<int64_t> after_generation = {};  // only those whose generation is above this
+};
+
+// A training batch that was folded into the running statistics, or a replacement of these.
+struct HistoryPoint {
+  int64_t update = 0;  // batches that the session had folded in by then, this one too; never set back
+  int64_t generation = 0;
+  int64_t num_batches_tracked = 0;
+  absl::Time time;          // by the server's clock
+  int64_t count = 0;        // values a channel of the batch; 0: no batch, the running statistics were replaced
+  int64_t num_samples = 0;  // N of the batch
+  // Over the channels: of the running statistics afterwards, and of the batch, its variance biased. Nothing: not kept
+  // of this point, or not finite.
+  std::optional<Quantiles> running_mean, running_var, batch_mean, batch_var;
+  // Evaluation's output less training's on this batch, with the running statistics as they were afterwards: root mean
+  // square over all values, as a share of the weight's.
+  std::optional<double> relative_gap = {};
 };
 
 }  // namespace normserve::client

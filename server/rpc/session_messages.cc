@@ -7,6 +7,7 @@
 #include "absl/strings/str_split.h"
 #include "server/rpc/config_message.h"
 #include "server/rpc/stats_messages.h"
+#include "server/rpc/timestamp_message.h"
 #include "server/session/field_error.h"
 #include "server/session/page_token.h"
 #include "server/session/session_name.h"
@@ -16,11 +17,6 @@ namespace {
 
 constexpr int kDefaultPageSize = 100;
 constexpr int kMaxPageSize = 1000;
-
-void WriteTime(absl::Time time, google::protobuf::Timestamp& message) {
-  message.set_seconds(absl::ToUnixSeconds(time));
-  message.set_nanos(static_cast<int>((time - absl::FromUnixSeconds(message.seconds())) / absl::Nanoseconds(1)));
-}
 
 }  // namespace
 

@@ -6,6 +6,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/error_reason.h"
+#include "server/rpc/history_messages.h"
+#include "server/rpc/quantiles_message.h"
 #include "server/rpc/session_messages.h"
 #include "server/session/field_error.h"
 #include "server/session/session_report.h"
@@ -25,17 +27,6 @@ v1::ComparisonSource WriteSource(ComparisonSource source) {
       return v1::COMPARISON_SOURCE_OBSERVED;
   }
   return v1::COMPARISON_SOURCE_UNSPECIFIED;
-}
-
-void WriteQuantiles(const std::optional<Quantiles>& quantiles, v1::Quantiles* (v1::StatsSummary::*field)(),
-                    v1::StatsSummary& message) {
-  if (!quantiles.has_value()) return;
-  v1::Quantiles& written = *(message.*field)();
-  written.set_min(quantiles->min);
-  written.set_low(quantiles->low);
-  written.set_median(quantiles->median);
-  written.set_high(quantiles->high);
-  written.set_max(quantiles->max);
 }
 
 // Of `field` over all channels that have it.
@@ -115,6 +106,7 @@ void WriteComparison(const SessionComparison& comparison, ComparisonSource sourc
 struct StatsChoices {
   bool is_summary = false;
   ComparisonSource compare_with = ComparisonSource::kLastBatch;
+  std::optional<HistoryChoice> history;  // nothing: none is asked for
 };
 
 absl::StatusOr<StatsChoices> ReadChoices(const v1::GetStatsRequest& request) {
@@ -153,6 +145,11 @@ absl::StatusOr<StatsChoices> ReadChoices(const v1::GetStatsRequest& request) {
   if (request.compare_with() != v1::COMPARISON_SOURCE_UNSPECIFIED && !request.return_comparison()) {
     return FieldError("compare_with", "compare_with is set and return_comparison is not: set both or neither");
   }
+  if (request.has_history_range()) {
+    const auto history = ReadHistoryRange(request.history_range());
+    if (!history.ok()) return history.status();
+    choices.history = *history;
+  }
   return choices;
 }
 
@@ -172,6 +169,7 @@ absl::Status WriteStatsOf(const Session& session, const SessionContent& content,
   };
   if (request.return_last_batch()) write(observations.last_batch, *message.mutable_last_batch());
   if (request.return_shadow()) write(observations.shadow, *message.mutable_shadow());
+  if (choices.history.has_value()) WriteHistory(content, *choices.history, *message.mutable_history());
   std::optional<SessionComparison> comparison;
   if (request.return_comparison()) comparison = CompareWith(content, choices.compare_with);
   const std::vector<ChannelFlags> flags = FlagsOf(content);
@@ -223,9 +221,9 @@ void WriteRunningStatistics(const SessionState& state, Channels channels, v1::Ru
 }
 
 absl::Status CheckReplySize(const std::string& name, const std::vector<SessionContent>& contents, int64_t channel_bytes,
-                            int64_t max_bytes) {
+                            int64_t max_bytes, int64_t session_bytes) {
   if (!absl::EndsWith(name, "/")) return absl::OkStatus();
-  int64_t size_bytes = 0;
+  int64_t size_bytes = static_cast<int64_t>(contents.size()) * session_bytes;
   for (const SessionContent& content : contents) size_bytes += content.state->config.num_features * channel_bytes;
   if (size_bytes <= max_bytes) return absl::OkStatus();
   return MakeError(
@@ -243,8 +241,8 @@ absl::Status WriteStats(const std::vector<std::shared_ptr<Session>>& sessions,
   // What a channel takes at most; asked before anything is written. Flags are few and short beside it.
   const int num_moments = request.return_last_batch() + request.return_shadow();
   const int num_vectors = 2 * num_moments + (choices->is_summary ? 0 : 2 + 5 * request.return_comparison());
-  absl::Status status =
-      CheckReplySize(request.name(), contents, num_vectors * static_cast<int64_t>(sizeof(double)), max_bytes);
+  absl::Status status = CheckReplySize(request.name(), contents, num_vectors * static_cast<int64_t>(sizeof(double)),
+                                       max_bytes, choices->history.has_value() ? kMaxHistoryMessageBytes : 0);
   for (size_t i = 0; status.ok() && i < sessions.size(); ++i) {
     status = WriteStatsOf(*sessions[i], contents[i], request, *choices, *messages.Add());
   }

@@ -26,9 +26,9 @@ absl::StatusOr<Channels> ReadChannelRange(const v1::ChannelRange& range, const s
                                           int64_t num_features);
 
 // RESOURCE_EXHAUSTED (LIMIT_REACHED): a reply about the model `name` would take more than `max_bytes`, at
-// `channel_bytes` a channel. A single session is never too large.
+// `channel_bytes` a channel and `session_bytes` a session. A single session is never too large.
 absl::Status CheckReplySize(const std::string& name, const std::vector<SessionContent>& contents, int64_t channel_bytes,
-                            int64_t max_bytes);
+                            int64_t max_bytes, int64_t session_bytes = 0);
 
 // What `request` asks of each session, as `contents` (as many) has it. Errors as CheckReplySize and ReadChannelRange,
 // and INVALID_ARGUMENT: a value that this server does not know.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -212,6 +213,67 @@ TEST_F(StatsTest, TheLayersOfAModelAreRankedByDrift) {
   ASSERT_EQ(reply.sessions_size(), 2);
   EXPECT_NEAR(reply.sessions(0).summary().drift(), 5, 1e-3);
   EXPECT_LT(reply.sessions(1).summary().drift(), 1e-3);
+}
+
+std::vector<int64_t> UpdatesOf(const v1::SessionStatistics& stats) {
+  std::vector<int64_t> updates;
+  for (const v1::HistoryPoint& point : stats.history()) updates.push_back(point.update());
+  return updates;
+}
+
+TEST_F(StatsTest, TheHistoryIsReadWholeByGenerationAndByTime) {
+  client_.Create("a", 1);
+  for (int k = 1; k <= 12; ++k) {
+    const auto x = static_cast<float>(k);
+    ASSERT_THAT(client_.Forward(MakeForward("a", {2, 1}, {x - 2, x + 2})), Succeeds());
+  }
+  v1::GetStatsRequest request = Request("a", v1::STATS_VIEW_SUMMARY);
+  EXPECT_EQ(Ask(request).history_size(), 0);
+  request.mutable_history_range();
+  const v1::SessionStatistics all = Ask(request);
+  ASSERT_THAT(UpdatesOf(all), ElementsAre(1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12));
+  for (const v1::HistoryPoint& point : all.history()) {
+    EXPECT_EQ(point.count(), 2);
+    EXPECT_EQ(point.num_samples(), 2);
+    EXPECT_EQ(point.num_batches_tracked(), point.update());
+    EXPECT_EQ(point.batch_mean().median(), static_cast<double>(point.update()));
+    EXPECT_EQ(point.batch_var().median(), 4);
+  }
+  // The running mean of the first batch, and the gap of the newest: by the formulas.
+  EXPECT_NEAR(all.history(0).running_mean().median(), 0.1, 1e-15);
+  const double mean = all.summary().running_mean().median(), var = all.summary().running_var().median();
+  EXPECT_EQ(all.history(10).running_mean().median(), mean);
+  const double of_eval = 1 / std::sqrt(var + 1e-5), of_train = 1 / std::sqrt(4 + 1e-5);
+  EXPECT_NEAR(all.history(10).relative_gap(), std::hypot((of_eval - of_train) * 2, (12 - mean) * of_eval), 1e-12);
+
+  request.mutable_history_range()->set_after_generation(all.history(8).generation());
+  EXPECT_THAT(UpdatesOf(Ask(request)), ElementsAre(11, 12));
+  *request.mutable_history_range()->mutable_since_time() = all.history(10).time();
+  const std::vector<int64_t> newest = UpdatesOf(Ask(request));
+  ASSERT_FALSE(newest.empty());
+  EXPECT_EQ(newest.back(), 12);
+  request.mutable_history_range()->mutable_since_time()->set_seconds(all.history(10).time().seconds() + 100);
+  EXPECT_EQ(Ask(request).history_size(), 0);
+}
+
+TEST_F(StatsTest, ARangeOfHistoryThatIsNoneIsRefusedByName) {
+  client_.Create("a", 1);
+  v1::GetStatsRequest generation = Request("a", v1::STATS_VIEW_SUMMARY), nanos = generation, seconds = generation;
+  generation.mutable_history_range()->set_after_generation(-1);
+  nanos.mutable_history_range()->mutable_since_time()->set_nanos(-1);
+  seconds.mutable_history_range()->mutable_since_time()->set_seconds(std::numeric_limits<int64_t>::max());
+  const struct {
+    v1::GetStatsRequest request;
+    const char* text;
+  } cases[] = {{generation, "history_range.after_generation is -1"},
+               {nanos, "history_range.since_time has 0 seconds and -1 nanos"},
+               {seconds, "history_range.since_time has 9223372036854775807 seconds"}};
+  for (const auto& [request, text] : cases) {
+    v1::GetStatsReply reply;
+    const grpc::Status status = Ask(request, reply);
+    EXPECT_THAT(status, Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD"));
+    EXPECT_THAT(status.error_message(), HasSubstr(text));
+  }
 }
 
 TEST_F(StatsTest, AnEnumeratorThatIsNoneIsRefusedByName) {

@@ -1,6 +1,8 @@
 """Summary, flags and comparison of statistics, asked from Python and checked against numpy in double precision."""
 
+import datetime
 import math
+import time
 import unittest
 
 import normserve
@@ -68,6 +70,29 @@ class Stats(ServerTestCase):
             weight=[1, 1, 0, 1])
         self.assertEqual({flag: channels.tolist() for flag, channels in bn.stats().flags.items()},
                          {"dead": [1], "frozen_affine": [2]})
+
+    def test_the_history_is_read_whole_by_generation_and_by_time(self):
+        bn = self.client.create("history/a", 2)
+        for k in range(1, 11):
+            bn.forward(np.array([[k - 1, k], [k + 1, k]], np.float32))
+        snapshot = bn.snapshot("ten")
+        self.assertEqual(bn.stats().history, ())
+        points = bn.stats(history=True).history
+        self.assertEqual([point.update for point in points], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+        self.assertEqual([(p.count, p.num_samples, p.batch_mean.max, p.batch_var.max) for p in points[-2:]],
+                         [(2, 2, 9, 1), (2, 2, 10, 1)])
+        self.assertEqual(points[-1].running_mean.median, np.median(bn.stats().running_mean))
+        self.assertGreater(points[0].relative_gap, points[0].batch_mean.max * 0.5)
+        self.assertEqual(points[0].time.utcoffset().total_seconds(), 0)
+        self.assertLess(abs(points[0].time.timestamp() - time.time()), 600)
+
+        bn.restore("ten")
+        newest = bn.stats(history=normserve.HistoryRange(after_generation=snapshot.generation)).history
+        self.assertEqual([(point.update, point.count) for point in newest], [(10, 0)])
+        later = normserve.HistoryRange(since=points[-1].time + datetime.timedelta(minutes=10))
+        self.assertEqual(bn.stats(history=later).history, ())
+        of_model = self.client.model("history").stats(history=normserve.HistoryRange(since=points[0].time))
+        self.assertEqual(len(of_model["a"].history), 11)
 
     def test_a_word_that_is_none_is_told_before_anything_is_sent(self):
         bn = self.client.create(num_features=1)

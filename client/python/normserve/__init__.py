@@ -24,7 +24,7 @@ from normserve.normalize_with import UseBlend, UseSnapshot
 from normserve.population import Calibrated, Merged, Observed
 from normserve.results import BackwardResult, ForwardResult, GradientSums, Normalization
 from normserve.session import Session
-from normserve.stats_view import Comparison, Quantiles, StatsSummary
+from normserve.stats_view import Comparison, HistoryPoint, HistoryRange, Quantiles, StatsSummary
 from normserve.watch import StatsUpdate, Watch
 
 __all__ = [
@@ -41,6 +41,8 @@ __all__ = [
     "ExportedLayer",
     "ForwardResult",
     "GradientSums",
+    "HistoryPoint",
+    "HistoryRange",
     "ImportResult",
     "ImportedLayer",
     "Limits",

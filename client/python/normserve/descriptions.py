@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from normserve import stats_view
+from normserve import stats_view, timestamp
 from normserve.enumerators import from_wire
 from normserve.moments import Moments
-from normserve.stats_view import Comparison, StatsSummary
+from normserve.stats_view import Comparison, HistoryPoint, StatsSummary
 from normserve.v1 import batch_norm_service_pb2 as service_pb2
 from normserve.v1 import session_pb2
 
@@ -89,6 +89,7 @@ class Stats:
     flags: Mapping[str, npt.NDArray[np.int64]]  # what is the matter with channels, such as "dead", and which have it
     comparison: Comparison | None  # with compare_with, of the same channels
     summary: StatsSummary | None  # with view "summary", which has no arrays else, or compare_with
+    history: tuple[HistoryPoint, ...]  # what was seen over time, oldest first; empty also if not asked for
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ def session_info(message: Any) -> SessionInfo:
         mode=from_wire(session_pb2.Mode, message.mode),
         generation=message.generation,
         num_batches_tracked=message.num_batches_tracked,
-        create_time=_time(message.create_time),
-        update_time=_time(message.update_time),
+        create_time=timestamp.from_wire(message.create_time),
+        update_time=timestamp.from_wire(message.update_time),
         durability=from_wire(session_pb2.Durability, message.durability),
         num_snapshots=message.num_snapshots,
         weight=None if parameters is None else np.array(parameters.weight, np.float32),
@@ -178,7 +179,7 @@ def snapshot(message: Any) -> Snapshot:
         snapshot=message.snapshot,
         uid=message.uid,
         generation=message.generation,
-        create_time=_time(message.create_time),
+        create_time=timestamp.from_wire(message.create_time),
         size_bytes=message.size_bytes,
         num_batches_tracked=message.num_batches_tracked,
     )
@@ -200,6 +201,7 @@ def stats(message: Any) -> Stats:
         flags=stats_view.flags(message.flags),
         comparison=stats_view.comparison(message.comparison) if message.HasField("comparison") else None,
         summary=stats_view.summary(message.summary) if message.HasField("summary") else None,
+        history=stats_view.history(message.history),
     )
 
 
@@ -207,7 +209,7 @@ def server_info(message: Any) -> ServerInfo:
     limits = message.limits
     return ServerInfo(
         version=message.version,
-        start_time=_time(message.start_time),
+        start_time=timestamp.from_wire(message.start_time),
         devices=tuple(_device(device) for device in message.devices),
         limits=Limits(**{name: getattr(limits, name) for name in Limits.__dataclass_fields__}),
         num_sessions=message.num_sessions,
@@ -224,8 +226,3 @@ def _device(message: Any) -> Device:
         self_tests=tests,
         subnormals=from_wire(service_pb2.SubnormalClass, message.subnormals),
     )
-
-
-def _time(message: Any) -> datetime.datetime:
-    whole: datetime.datetime = message.ToDatetime(tzinfo=datetime.timezone.utc)
-    return whole

@@ -15,7 +15,7 @@ from normserve.enumerators import to_wire
 from normserve.moments import Moments
 from normserve.population import ModelPopulation
 from normserve.session import Session
-from normserve.stats_view import stats_request
+from normserve.stats_view import HistoryRange, stats_request
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2
 from normserve.watch import StatsUpdate, Watch, stats_update, watch_request
@@ -82,6 +82,7 @@ class Model(ModelPopulation, Exports):
         compare_with: str | None = None,
         return_last_batch: bool = False,
         return_shadow: bool = False,
+        history: bool | HistoryRange = False,
         timeout: float | None = None,
     ) -> dict[str, Stats]:
         """{layer: Session.stats}, of all layers as of one moment, in the order of their names. Changes nothing.
@@ -94,6 +95,7 @@ class Model(ModelPopulation, Exports):
             compare_with=compare_with,
             return_last_batch=return_last_batch,
             return_shadow=return_shadow,
+            history=history,
         )
         reply = self._read(self._caller.stub.GetStats, request, timeout)
         return {self.layer(each.name): descriptions.stats(each) for each in reply.sessions}
@@ -106,6 +108,7 @@ class Model(ModelPopulation, Exports):
         compare_with: str | None = None,
         return_last_batch: bool = False,
         return_shadow: bool = False,
+        history: bool | HistoryRange = False,
         timeout: float | None = None,
     ) -> Watch[StatsUpdate]:
         """stats() again and again, of the sessions that changed or were opened, and which are gone; see Session.watch. Changes
@@ -119,6 +122,7 @@ class Model(ModelPopulation, Exports):
             compare_with=compare_with,
             return_last_batch=return_last_batch,
             return_shadow=return_shadow,
+            history=history,
         )
         return Watch(self._caller, watch_request(request, interval, None), stats_update, timeout)
 

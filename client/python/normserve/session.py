@@ -28,7 +28,7 @@ from normserve.results import (
     normalization_message,
     sums_message,
 )
-from normserve.stats_view import stats_request
+from normserve.stats_view import HistoryRange, stats_request
 from normserve.tensor_message import GRADIENT, INPUT, OUTPUT, RESENT, Array, field, form_of, split, tensor_parts
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import session_pb2, statistics_pb2
@@ -273,6 +273,7 @@ class Session(SessionPopulation, Exports):
         num_channels: int = 0,
         return_last_batch: bool = False,
         return_shadow: bool = False,
+        history: bool | HistoryRange = False,
         timeout: float | None = None,
     ) -> Stats:
         """The running statistics and what is the matter with channels. Changes nothing.
@@ -285,6 +286,7 @@ class Session(SessionPopulation, Exports):
                              only these channels; 0: all from first_channel on
           return_last_batch, return_shadow
                              the moments that are kept beside the state too
+          history            what was seen over time: True all that is kept, or the points of a HistoryRange
 
         Errors: INVALID_ARGUMENT if there are no such channels.
         """
@@ -296,6 +298,7 @@ class Session(SessionPopulation, Exports):
             num_channels=num_channels,
             return_last_batch=return_last_batch,
             return_shadow=return_shadow,
+            history=history,
         )
         reply = self._call(self._caller.stub.GetStats, request, timeout, repeatable=True)
         return descriptions.stats(reply.sessions[0])
@@ -311,6 +314,7 @@ class Session(SessionPopulation, Exports):
         num_channels: int = 0,
         return_last_batch: bool = False,
         return_shadow: bool = False,
+        history: bool | HistoryRange = False,
         timeout: float | None = None,
     ) -> Watch[Stats]:
         """stats() again and again: `for stats in session.watch(): ...`. Changes nothing and holds nothing up: who is slow
@@ -333,6 +337,7 @@ class Session(SessionPopulation, Exports):
             num_channels=num_channels,
             return_last_batch=return_last_batch,
             return_shadow=return_shadow,
+            history=history,
         )
         return Watch(
             self._caller,

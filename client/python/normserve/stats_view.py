@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from normserve import timestamp
 from normserve.enumerators import from_wire, to_wire
 from normserve.v1 import batch_norm_service_pb2 as pb
 from normserve.v1 import stats_view_pb2
@@ -78,6 +80,49 @@ class StatsSummary:
     variance_z: Quantiles | None
 
 
+@dataclass(frozen=True)
+class HistoryRange:
+    """Which points of a session's history are asked for: all that are kept, if nothing is set.
+
+      since             only those of this time or later, by the server's clock; a time without a zone is the local one's
+      after_generation  only those whose generation is above this: with that of the point read last, what has come since
+    """
+
+    since: datetime.datetime | None = None
+    after_generation: int | None = None
+
+
+@dataclass(frozen=True)
+class HistoryPoint:
+    """A training batch that was folded into the running statistics, or a replacement of these (restored, imported,
+    calibrated, merged). The newest eight batches are kept, and ever fewer of those before: 63 points at most, back to
+    65,536 batches.
+
+      update        batches that the session had folded in by then, this one too; never set back
+      time          UTC, by the server's clock
+      count         values a channel of the batch; 0: no batch, the running statistics were replaced
+      num_samples   N of the batch
+      running_mean, running_var
+                    over the channels, afterwards. None, as those below: not kept of this point, or not finite
+      batch_mean, batch_var
+                    of the batch; the variance biased
+      relative_gap  evaluation's output less training's on this batch, with the running statistics as they were afterwards:
+                    root mean square over all values, as a share of the weight's
+    """
+
+    update: int
+    generation: int
+    num_batches_tracked: int
+    time: datetime.datetime
+    count: int
+    num_samples: int
+    running_mean: Quantiles | None
+    running_var: Quantiles | None
+    batch_mean: Quantiles | None
+    batch_var: Quantiles | None
+    relative_gap: float | None
+
+
 def stats_request(
     name: str,
     *,
@@ -87,6 +132,7 @@ def stats_request(
     num_channels: int = 0,
     return_last_batch: bool = False,
     return_shadow: bool = False,
+    history: bool | HistoryRange = False,
 ) -> Any:
     """As the server takes it, of a session or a model. Internal."""
     request = pb.GetStatsRequest(
@@ -99,6 +145,13 @@ def stats_request(
     )
     if first_channel or num_channels:
         request.channel_range.CopyFrom(pb.ChannelRange(first=first_channel, count=num_channels))
+    if history is not False:
+        request.history_range.SetInParent()
+    if isinstance(history, HistoryRange):
+        if history.since is not None:
+            timestamp.to_wire(history.since, request.history_range.since_time)
+        if history.after_generation is not None:
+            request.history_range.after_generation = history.after_generation
     return request
 
 
@@ -111,11 +164,29 @@ def comparison(message: Any) -> Comparison:
     )
 
 
-def summary(message: Any) -> StatsSummary:
-    def quantiles(name: str) -> Quantiles | None:
-        of = getattr(message, name)
-        return Quantiles(of.min, of.low, of.median, of.high, of.max) if message.HasField(name) else None
+def _quantiles(message: Any, name: str) -> Quantiles | None:
+    of = getattr(message, name)
+    return Quantiles(of.min, of.low, of.median, of.high, of.max) if message.HasField(name) else None
 
+
+def history(messages: Any) -> tuple[HistoryPoint, ...]:
+    quantities = ("running_mean", "running_var", "batch_mean", "batch_var")
+    return tuple(
+        HistoryPoint(
+            update=each.update,
+            generation=each.generation,
+            num_batches_tracked=each.num_batches_tracked,
+            time=timestamp.from_wire(each.time),
+            count=each.count,
+            num_samples=each.num_samples,
+            relative_gap=each.relative_gap if each.HasField("relative_gap") else None,
+            **{name: _quantiles(each, name) for name in quantities},
+        )
+        for each in messages
+    )
+
+
+def summary(message: Any) -> StatsSummary:
     quantities = (
         "running_mean", "running_var", "batch_mean", "batch_var", "kl_divergence", "wasserstein", "mean_z", "variance_z"
     )  # fmt: skip
@@ -124,7 +195,7 @@ def summary(message: Any) -> StatsSummary:
         batch_count=message.batch_count,
         flagged_channels={flag.lower(): count for flag, count in message.flagged_channels.items()},
         drift=message.drift if message.HasField("drift") else None,
-        **{name: quantiles(name) for name in quantities},
+        **{name: _quantiles(message, name) for name in quantities},
     )
 
 

@@ -263,6 +263,24 @@ class Normctl(ServerTestCase):
         self.assertEqual(self.normctl_json("stats", "drift/far", "--compare", "shadow")["comparison"]["count"], 0)
         self.assertIn("NEVER_UPDATED: channels 0, 1", self.normctl("stats", "drift/idle"))
 
+    def test_the_history_is_a_line_a_batch(self):
+        self.normctl("create", "seen/a", "--num-features", "1")
+        self.normctl("create", "seen/b", "--num-features", "1")
+        for mean in (3, 8):
+            values = np.array([[mean - 1], [mean + 1]], "<f4")
+            self.normctl("forward", "seen/a", "--input", self.save("x.npy", values))
+        lines = self.normctl("stats", "seen/a", "--history").splitlines()
+        self.assertEqual(lines[2].split()[1:6], ["update", "generation", "values", "running_mean", "running_var"])
+        # Date, time and UTC come first.
+        self.assertEqual([line.split()[3:-1] for line in lines[3:5]],
+                         [["1", "1", "2", "0.3", "1.1", "3", "1"], ["2", "2", "2", "1.07", "1.19", "8", "1"]])
+        self.assertIn("running_mean ▁█", lines)
+        history = self.normctl_json("stats", "seen/a", "--history", "--since", "1h")["history"]
+        self.assertEqual([point["batch_mean"]["median"] for point in history], [3, 8])
+        self.assertGreater(history[1]["relative_gap"], 1)
+        self.assertIn("nothing was seen", self.normctl("stats", "seen/", "--history"))
+        self.assertIn("no length of time", self.refused("stats", "seen/a", "--history", "--since", "yesterday", status=USAGE))
+
     def test_plot_writes_a_picture_of_the_statistics(self):
         self.normctl("create", "plot/a", "--num-features", "3")
         self.normctl("forward", "plot/a", "--input", self.save("x.npy", np.arange(24, dtype="<f4").reshape(8, 3)))

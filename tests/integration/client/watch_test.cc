@@ -52,6 +52,28 @@ TEST(StatsWatch, TellsWhatStatsWould) {
   EXPECT_EQ(stats->flags.at("NOISY_BATCH"), std::vector<int64_t>({0, 1}));
 }
 
+TEST(Stats, TheHistoryIsReadByRange) {
+  const ServerProcess server;
+  const BatchNorm session = Create(Connect(server), "a");
+  Train(session);
+  Train(session);
+  const auto all = session.Stats({.history = HistoryRange{}});
+  ASSERT_TRUE(all.ok()) << all.status();
+  ASSERT_EQ(all->history.size(), 2u);
+  const HistoryPoint& newest = all->history[1];
+  EXPECT_EQ(newest.update, 2);
+  EXPECT_EQ(newest.generation, all->generation);
+  EXPECT_EQ(newest.count, 4);
+  EXPECT_EQ(newest.num_samples, 4);
+  EXPECT_EQ(newest.batch_mean->max, (2 + 4 + 7 + 8) / 4.0);
+  EXPECT_EQ(newest.running_var->max, all->statistics.running_var[0]);
+  EXPECT_GT(newest.relative_gap, 0);
+  EXPECT_LT(absl::AbsDuration(absl::Now() - newest.time), absl::Minutes(10));
+  EXPECT_EQ(session.Stats({.history = HistoryRange{.after_generation = 1}})->history.size(), 1u);
+  EXPECT_EQ(session.Stats({.history = HistoryRange{.since = newest.time + absl::Minutes(10)}})->history.size(), 0u);
+  EXPECT_EQ(session.Stats(StatsOptions())->history.size(), 0u);
+}
+
 TEST(StatsWatch, AModelTellsWhatChangedAndWhatIsGone) {
   const ServerProcess server;
   const Client client = Connect(server);

@@ -26,7 +26,9 @@ prometheus::Family<prometheus::Histogram>& RegisterFamily(prometheus::Registry& 
 // Registering one again gives the one that is there.
 prometheus::Family<prometheus::Histogram>& DurationFamily(prometheus::Registry& registry) {
   return RegisterFamily(registry, "normserve_rpc_duration_seconds",
-                        "Calls by RPC and code, from the request being here to the answer being ready to leave.");
+                        "Calls by RPC and code, from the request being here to the answer being ready to leave; a "
+                        "watch as long as it went "
+                        "on, CANCELLED where its reader ended it.");
 }
 
 prometheus::Family<prometheus::Histogram>& RequestFamily(prometheus::Registry& registry) {
@@ -34,8 +36,9 @@ prometheus::Family<prometheus::Histogram>& RequestFamily(prometheus::Registry& r
 }
 
 prometheus::Family<prometheus::Histogram>& ReplyFamily(prometheus::Registry& registry) {
-  return RegisterFamily(registry, "normserve_rpc_reply_bytes",
-                        "Length of the replies' messages, by RPC; failed calls have none and count as 0.");
+  return RegisterFamily(
+      registry, "normserve_rpc_reply_bytes",
+      "Length of the replies' messages, by RPC, of a stream together; failed calls with one reply count as 0.");
 }
 
 }  // namespace

@@ -12,10 +12,11 @@ namespace normserve {
 struct EndedCall {
   absl::string_view method;  // "Forward"; outlives the program
   absl::StatusCode code = absl::StatusCode::kOk;
-  // From the request being here whole (of a stream: from its begin) to the answer being ready to leave.
+  // From the request being here whole (of a stream: from its begin) to the answer being ready to leave; of a watch, as
+  // long as it went on.
   absl::Duration duration;
   int64_t request_bytes = 0;  // of the message, or of all of a stream
-  int64_t reply_bytes = 0;    // likewise; 0 where the call failed
+  int64_t reply_bytes = 0;    // likewise; 0 where a call with one reply failed
 };
 
 // Thread-safe.

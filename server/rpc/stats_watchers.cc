@@ -59,7 +59,7 @@ StatsWatchers::~StatsWatchers() {
 
 StatsWatchers::Reactor* StatsWatchers::Watch(grpc::CallbackServerContext* context, CallGate& gate,
                                              const grpc::ByteBuffer& request) {
-  auto* call = new WatchCall(*this);
+  auto* call = new WatchCall(*this, gate.observer(), *context, static_cast<int64_t>(request.Length()));
   absl::Status status = Guarded([&] { return Begin(*call, *context, gate, request); });
   if (!status.ok()) {
     absl::MutexLock lock(&mutex_);
@@ -74,6 +74,10 @@ absl::Status StatsWatchers::Begin(WatchCall& call, const grpc::CallbackServerCon
   if (const auto pass = gate.Enter(); !pass.ok()) return pass.status();
   v1::WatchStatsRequest request;
   absl::Status status = ParseMessage(request_bytes, request);
+  {
+    absl::MutexLock lock(&mutex_);  // its reader may be ending it
+    call.session = request.stats().name();
+  }
   if (status.ok()) status = CheckSessionMetadata(context, request.stats().name());
   if (!status.ok()) return status;
   const auto stats = WatchedStats::Read(registry_, max_message_bytes_, request);

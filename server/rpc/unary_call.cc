@@ -46,7 +46,7 @@ void ReportCall(CallObserver* observer, const AnsweredCall& call, const absl::St
                          .code = status.code(),
                          .duration = absl::FromChrono(took),
                          .request_bytes = call.request_bytes,
-                         .reply_bytes = status.ok() ? call.reply_bytes : 0});
+                         .reply_bytes = call.reply_bytes});
   }
   if (status.ok()) return;
   const auto level = IsServersTrouble(status) ? spdlog::level::warn : spdlog::level::debug;
@@ -82,7 +82,7 @@ void UnaryCall::Answer(const absl::Status& status) {
               .peer = context_->peer(),
               .start = start_,
               .request_bytes = request_bytes_,
-              .reply_bytes = reply_.Valid() ? static_cast<int64_t>(reply_.Length()) : 0},
+              .reply_bytes = status.ok() && reply_.Valid() ? static_cast<int64_t>(reply_.Length()) : 0},
              status);
   Finish(ToGrpcStatus(status));
 }

@@ -27,7 +27,7 @@ struct AnsweredCall {
   std::string peer;
   std::chrono::steady_clock::time_point start;
   int64_t request_bytes = 0;
-  int64_t reply_bytes = 0;  // where it succeeded
+  int64_t reply_bytes = 0;  // of what was sent
 };
 // Tells `observer` (null: nobody), and the log where the call failed: the server's trouble as a warning, a client's
 // mistake for those who debug.

@@ -1,12 +1,16 @@
 // One WatchStats call as gRPC sees it.
 #pragma once
 
+#include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <chrono>
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
+#include "server/rpc/call_observer.h"
 
 namespace normserve {
 
@@ -24,14 +28,20 @@ class WatchCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
     virtual void OnDone(WatchCall& call) = 0;
   };
 
-  explicit WatchCall(Owner& owner) : owner_(owner) {}
+  // `observer` is told when it ends; null, or outlives it.
+  WatchCall(Owner& owner, CallObserver* observer, const grpc::CallbackServerContext& context, int64_t request_bytes)
+      : owner_(owner), observer_(observer), context_(context), request_bytes_(request_bytes) {}
 
   // The owner's; 0: none yet.
   int64_t id = 0;
 
+  // What is watched, as a log tells it.
+  std::string session;
+
   // Only when the message before is done.
   void Write(const grpc::ByteBuffer& message) {
     message_ = message;
+    reply_bytes_ += static_cast<int64_t>(message_.Length());
     StartWrite(&message_);
   }
 
@@ -48,6 +58,11 @@ class WatchCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   }
 
   Owner& owner_;
+  CallObserver* const observer_;
+  const grpc::CallbackServerContext& context_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  const int64_t request_bytes_;
+  int64_t reply_bytes_ = 0;
   grpc::ByteBuffer message_;
   bool has_ended_ = false;
 };

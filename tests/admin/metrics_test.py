@@ -63,6 +63,26 @@ class Metrics(AdminTestCase):
         self.assertEqual(grown("normserve_sessions"), 1)
         self.assertGreater(grown("normserve_state_bytes"), 0)
 
+    def test_a_watch_is_counted_when_it_ends_with_all_that_it_was_sent(self):
+        before = self.read()
+        bn = self.client.create("watched", num_features=2)
+        watch = bn.watch()
+        first = next(watch)
+        bn.delete()
+        with self.assertRaises(normserve.Error):
+            next(watch)
+        with self.assertRaises(normserve.Error):
+            next(self.client.session("nowhere").watch())
+        after = self.read()
+
+        def grown(name, **labels):
+            key = (name, tuple(sorted(labels.items())))
+            return after[key] - before.get(key, 0)
+
+        self.assertEqual(first.generation, 0)
+        self.assertEqual(grown("normserve_rpc_duration_seconds_count", rpc="WatchStats", code="NOT_FOUND"), 2)
+        self.assertGreater(grown("normserve_rpc_reply_bytes_sum", rpc="WatchStats"), 4 * 8)
+
     def test_gauges_of_sessions_are_limited_and_say_how_many_are_left_out(self):
         for i in range(5):
             self.client.create(f"many/{i}", num_features=1).forward(np.arange(4.0, dtype=np.float32).reshape(4, 1))

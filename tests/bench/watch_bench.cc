@@ -177,10 +177,11 @@ void Stats(const Options& options) {
   for (size_t i = 0; i < channels.size(); ++i) {
     const std::string name = absl::StrCat(kResNet, "layer", i);
     CreateSession(*stub, name, channels[i]);
-    ForwardMilliseconds(*stub, TrainingBatch(name, {4, channels[i], 7, 7}));
+    for (int batch = 0; batch < 20; ++batch) ForwardMilliseconds(*stub, TrainingBatch(name, {4, channels[i], 7, 7}));
   }
-  const auto ask = [&](const char* label, v1::StatsView view, bool compares) {
+  const auto ask = [&](const char* label, v1::StatsView view, bool compares, bool with_history = false) {
     v1::GetStatsRequest request;
+    if (with_history) request.mutable_history_range();
     request.set_name(kResNet);
     request.set_view(view);
     request.set_return_comparison(compares);
@@ -202,6 +203,7 @@ void Stats(const Options& options) {
   ask("channels, compared", v1::STATS_VIEW_CHANNELS, true);
   ask("summary", v1::STATS_VIEW_SUMMARY, false);
   ask("summary, compared", v1::STATS_VIEW_SUMMARY, true);
+  ask("summary, history", v1::STATS_VIEW_SUMMARY, false, /*with_history=*/true);
 }
 
 int Main(int argc, char** argv) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "client/cli/backward_command.h"
 #include "client/cli/checkpoint_commands.h"
 #include "client/cli/command_line.h"
 #include "client/cli/diagnose_command.h"
@@ -27,6 +28,7 @@ struct Options {
   std::string timeout = "30s";
   CreateOptions create;
   ForwardCommandOptions forward;
+  BackwardCommandOptions backward;
   ImportCommandOptions import;
   ExportCommandOptions export_;
   std::string session;
@@ -34,6 +36,7 @@ struct Options {
   std::string snapshot;
   client::ListSessionsOptions list;
   std::string mode;
+  std::string weight, bias;
   std::string service;
   StatsCommandOptions stats;
   WatchCommandOptions watch;
@@ -154,6 +157,19 @@ void AddSessionCommands(CLI::App& app, Options& options, std::function<int()>& r
   AddNamed(mode, options.session);
   mode->add_option("mode", options.mode, "train, eval or shadow")->required()->check(CLI::IsMember(kModes));
   mode->callback([&] { run = [&] { return SetMode(options.command_line, options.session, options.mode); }; });
+}
+
+void AddParametersCommand(CLI::App& app, Options& options, std::function<int()>& run) {
+  CLI::App* parameters = AddCommand(app, "parameters", "Replaces a session's weight (gamma), bias (beta) or both.",
+                                    "normctl parameters encoder/bn3 --weight gamma.npy");
+  AddSession(parameters, options.session);
+  CLI::Option_group* given = parameters->add_option_group("what is replaced");
+  given->add_option("--weight", options.weight, ".npy, float32, [C]; left out: stays")->type_name("FILE");
+  given->add_option("--bias", options.bias, ".npy, float32, [C]; left out: stays")->type_name("FILE");
+  given->require_option(1, 2);
+  parameters->callback([&] {
+    run = [&] { return SetParameters(options.command_line, options.session, options.weight, options.bias); };
+  });
 }
 
 void AddStatsCommands(CLI::App& app, Options& options, std::function<int()>& run) {
@@ -395,6 +411,24 @@ void AddForwardCommand(CLI::App& app, Options& options, std::function<int()>& ru
   forward->callback([&] { run = [&] { return Forward(options.command_line, options.forward); }; });
 }
 
+void AddBackwardCommand(CLI::App& app, Options& options, std::function<int()>& run) {
+  CLI::App* backward =
+      AddCommand(app, "backward", "Gives the gradients of a batch for the gradient of its output; changes nothing.",
+                 "normctl backward encoder/bn3 --input x.npy --grad-output dy.npy --output dx.npy");
+  BackwardCommandOptions& b = options.backward;
+  AddSession(backward, b.session);
+  backward->add_option("--input", b.input, ".npy, float32, C order, shape [N, C, ...]")->required()->type_name("FILE");
+  backward->add_option("--grad-output", b.grad_output, "the same of the output's gradient")
+      ->required()
+      ->type_name("FILE");
+  backward->add_option("--output", b.output, "where the input's gradient goes as .npy; left out: nowhere")
+      ->type_name("FILE");
+  backward->add_option("--mode", b.mode, "train or eval, for this call alone; default: the session's")
+      ->check(CLI::IsMember({"train", "eval"}));
+  backward->add_flag("--channels-last", b.channels_last, "both are [N, ..., C]");
+  backward->callback([&] { run = [&] { return Backward(options.command_line, options.backward); }; });
+}
+
 void AddServerCommands(CLI::App& app, Options& options, std::function<int()>& run) {
   CLI::App* info = AddCommand(app, "info", "Shows the server's version, devices and limits.", "normctl info --json");
   info->callback([&] { run = [&] { return Info(options.command_line); }; });
@@ -428,12 +462,14 @@ int Main(int argc, char** argv) {
       ->type_name("TIME");
   app.add_flag("--json", options.command_line.json, "print JSON, one line, for programs");
   AddSessionCommands(app, options, run);
+  AddParametersCommand(app, options, run);
   AddStatsCommands(app, options, run);
   AddDiagnose(app, options, run);
   AddPopulationCommands(app, options, run);
   AddSnapshotCommands(app, options, run);
   AddCheckpointCommands(app, options, run);
   AddForwardCommand(app, options, run);
+  AddBackwardCommand(app, options, run);
   AddServerCommands(app, options, run);
   try {
     app.parse(argc, argv);

@@ -186,4 +186,22 @@ int SetMode(const CommandLine& command_line, const std::string& session, const s
   return kOk;
 }
 
+int SetParameters(const CommandLine& command_line, const std::string& session, const std::string& weight,
+                  const std::string& bias) {
+  client::Parameters parameters;
+  for (const auto& [path, values] : {std::pair{&weight, &parameters.weight}, std::pair{&bias, &parameters.bias}}) {
+    absl::StatusOr<std::vector<float>> read = ReadParameter(*path);
+    if (!read.ok()) return Fail(command_line, read.status());
+    *values = *std::move(read);
+  }
+  absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return Fail(command_line, client.status());
+  const absl::StatusOr<Session> changed = client->Attach(session).SetParameters(parameters);
+  if (!changed.ok()) return Fail(command_line, changed.status());
+  Print(command_line.json
+            ? ToJson(*changed).dump() + "\n"
+            : absl::StrFormat("%s has new parameters, generation %d\n", changed->name, changed->generation));
+  return kOk;
+}
+
 }  // namespace normserve::cli

@@ -41,4 +41,8 @@ int Delete(const CommandLine& command_line, const std::string& session);
 // `mode` is "train" or "eval".
 int SetMode(const CommandLine& command_line, const std::string& session, const std::string& mode);
 
+// Paths of .npy files; empty: stays as it is.
+int SetParameters(const CommandLine& command_line, const std::string& session, const std::string& weight,
+                  const std::string& bias);
+
 }  // namespace normserve::cli

@@ -212,6 +212,47 @@ class Normctl(ServerTestCase):
                                "/dev/stdout"], capture_output=True, check=True, timeout=100)
         self.assertTrue(done.stdout.startswith(b"\x93NUMPY"))
 
+    def test_backward_gives_the_gradients_and_changes_nothing(self):
+        self.normctl("create", "backward", "--num-features", "3")
+        self.normctl("parameters", "backward", "--weight", self.save("w.npy", np.array([2, 1, 0.5], "<f4")))
+        generator = np.random.default_rng(4)
+        x, dy = generator.standard_normal((2, 4, 3, 5, 5)).astype("<f4")
+        before = self.normctl_json("show", "backward")
+        self.assertEqual((before["weight"], before["bias"]), ([2, 1, 0.5], [0, 0, 0]))
+        paths = ["--input", self.save("x.npy", x), "--grad-output", self.save("dy.npy", dy),
+                 "--output", str(self.folder / "dx.npy")]
+        found = self.normctl_json("backward", "backward", *paths)
+        # By the formula, in double precision.
+        x, dy = x.astype(float), dy.astype(float)
+        axes, shape = (0, 2, 3), (1, 3, 1, 1)
+        scale = 1 / np.sqrt(x.var(axes) + 1e-5).reshape(shape)
+        normalised = (x - x.mean(axes).reshape(shape)) * scale
+        grad_weight, grad_bias = (dy * normalised).sum(axes), dy.sum(axes)
+        dx = (dy - (grad_bias.reshape(shape) + normalised * grad_weight.reshape(shape)) / 100) * scale
+        dx *= np.array([2, 1, 0.5]).reshape(shape)
+        np.testing.assert_allclose(np.load(self.folder / "dx.npy"), dx, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found["grad_weight"], grad_weight, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found["grad_bias"], grad_bias, rtol=1e-5, atol=1e-5)
+        table = self.normctl("backward", "backward", *paths, "--mode", "eval").splitlines()
+        self.assertEqual(table[2].split(), ["channel", "grad_weight", "grad_bias"])
+        evaluated = dy * np.array([2, 1, 0.5]).reshape(shape) / np.sqrt(1 + 1e-5)
+        np.testing.assert_allclose(np.load(self.folder / "dx.npy"), evaluated, rtol=1e-6, atol=1e-6)
+        self.assertEqual(self.normctl_json("show", "backward"), before)
+        self.assertIn("2 channels", self.refused("backward", "backward", "--input", self.save("x.npy", np.ones((4, 2), "<f4")),
+                                                 "--grad-output", self.save("dy.npy", np.ones((4, 2), "<f4"))))
+
+    def test_parameters_are_replaced_one_or_both(self):
+        self.normctl("create", "parameters", "--num-features", "2")
+        w, b = self.save("w.npy", np.array([1, 2], "<f4")), self.save("b.npy", np.array([3, 4], "<f4"))
+        self.assertEqual(self.normctl("parameters", "parameters", "--weight", w),
+                         "parameters has new parameters, generation 1\n")
+        self.assertEqual(self.normctl_json("parameters", "parameters", "--weight", b, "--bias", w)["generation"], 2)
+        found = self.normctl_json("show", "parameters")
+        self.assertEqual((found["weight"], found["bias"]), ([3, 4], [1, 2]))
+        self.assertIn("--weight", self.refused("parameters", "parameters", status=USAGE))
+        self.normctl("create", "plain", "--num-features", "2", "--no-affine")
+        self.assertIn("affine", self.refused("parameters", "plain", "--bias", b))
+
     def test_mode_is_what_a_forward_does_by_default(self):
         path = self.save("x.npy", np.zeros((2, 1), "<f4"))
         self.normctl("create", "mode", "--num-features", "1")

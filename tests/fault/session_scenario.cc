@@ -6,6 +6,8 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "server/session/gathering.h"
+#include "server/session/observation.h"
 #include "tests/unit/server/answers.h"
 
 namespace normserve {
@@ -53,6 +55,19 @@ std::string TextOf(const SnapshotDescription& answer) {
                       answer.num_batches_tracked, " at ", absl::ToUnixNanos(answer.create_time));
 }
 
+std::string TextOf(const ObservationAnswer& answer) {
+  return absl::StrCat("observed ", answer.count, " by ", answer.uid, " at ", answer.generation);
+}
+
+std::string TextOf(const GatheringAnswer& answer) {
+  return absl::StrCat(CollectionText(answer.key), " of ", answer.uid, " has ", answer.num_parts, " parts, committed ",
+                      answer.is_committed, " at ", answer.generation);
+}
+
+std::string TextOf(const Moments& moments) {
+  return absl::StrCat(moments.count, " mean ", Bits(moments.mean), " m2 ", Bits(moments.m2));
+}
+
 std::string TextOf(const SessionState& state) {
   std::string text =
       absl::StrCat("mode ", static_cast<int>(state.mode), " batches ", state.num_batches_tracked, " generation ",
@@ -67,7 +82,15 @@ std::string TextOf(const SessionState& state) {
 std::string TextOf(const SessionContent& content) {
   std::string text = TextOf(*content.state);
   if (const auto& shadow = content.observations.shadow; shadow != nullptr) {
-    absl::StrAppend(&text, "\n  shadow ", shadow->count, " mean ", Bits(shadow->mean), " m2 ", Bits(shadow->m2));
+    absl::StrAppend(&text, "\n  shadow ", TextOf(*shadow));
+  }
+  if (const auto& observed = content.observations.observed; observed != nullptr) {
+    absl::StrAppend(&text, "\n  observed ", TextOf(*observed), " in ", content.observations.observed_parts->size());
+  }
+  for (const auto& [key, collection] : content.collections == nullptr ? Collections() : *content.collections) {
+    absl::StrAppend(&text, "\n  ", CollectionText(key), " of ", collection->count);
+    for (const auto& part : collection->parts) absl::StrAppend(&text, "\n    ", part->id, ": ", TextOf(part->moments));
+    if (collection->result != nullptr) absl::StrAppend(&text, " merged to ", TextOf(collection->result->merged));
   }
   for (const HistoryPoint& point : PointsOf(content.observations.history.get(), *content.state)) {
     absl::StrAppend(&text, "\n  point ", point.update, " generation ", point.generation, " count ", point.count);
@@ -120,12 +143,21 @@ std::map<std::string, int64_t> SessionReader::generations() const {
 // ---- The scenario
 
 void SessionScenario::RunHalf(SessionRegistry& registry, int half) {
-  const auto observe = [](int64_t value) { return Call{.kind = Kind::kObserve, .session = "wide", .value = value}; };
+  const auto shadow = [](int64_t value) { return Call{.kind = Kind::kShadow, .session = "wide", .value = value}; };
   const auto train = [](const std::string& session, int64_t value) {
     return Call{.kind = Kind::kTrain, .session = session, .value = value};
   };
   const auto set_mode = [](const std::string& session, Mode mode) {
     return Call{.kind = Kind::kSetMode, .session = session, .value = static_cast<int64_t>(mode)};
+  };
+  const auto observe = [](const std::string& part, int64_t value) {
+    return Call{.kind = Kind::kObserve, .session = "wide", .argument = part, .value = value};
+  };
+  const auto part = [](const std::string& merge, int64_t value) {
+    return Call{.kind = Kind::kPart, .session = "wide", .argument = merge, .value = value};
+  };
+  const auto merge = [](const std::string& merge) {
+    return Call{.kind = Kind::kMerge, .session = "wide", .argument = merge};
   };
   if (half == 0) {
     Run(registry, {.kind = Kind::kCreate, .session = "wide", .value = 1});
@@ -137,16 +169,23 @@ void SessionScenario::RunHalf(SessionRegistry& registry, int half) {
     Run(registry, {.kind = Kind::kSnapshot, .session = "wide", .argument = "first"});
     RunTogether(registry, {train("wide", 4), train("narrow", 1), train("wide", 5), train("wide", 6)});
     Run(registry, set_mode("wide", Mode::kShadow));
-    Run(registry, observe(1));
-    Run(registry, observe(2));
+    Run(registry, shadow(1));
+    Run(registry, shadow(2));
+    Run(registry, observe("morning", 1));
+    RunTogether(registry, {part("round 1", 3), part("round 1", 2), part("round 2", 4)});
+    Run(registry, merge("round 1"));
     return;
   }
   Run(registry, {.kind = Kind::kRestore, .session = "wide", .argument = "first"});
   Run(registry, train("wide", 7));
+  Run(registry, observe("evening", 2));
+  Run(registry, part("round 2", 1));
+  Run(registry, merge("round 2"));
+  Run(registry, part("round 3", 5));
   Run(registry, {.kind = Kind::kSnapshot, .session = "wide", .argument = "second"});
   Run(registry, {.kind = Kind::kDeleteSnapshot, .session = "wide", .argument = "first"});
   Run(registry, {.kind = Kind::kClone, .session = "clone", .argument = "wide"});
-  RunTogether(registry, {train("clone", 8), observe(3), train("narrow", 9)});
+  RunTogether(registry, {train("clone", 8), shadow(3), train("narrow", 9)});
   Run(registry, set_mode("narrow", Mode::kEval));
   Run(registry, {.kind = Kind::kDelete, .session = "narrow"});
   Run(registry, {.kind = Kind::kCreate, .session = kSecond, .value = 3});
@@ -217,8 +256,12 @@ bool SessionScenario::MayFail(const Call& call, const absl::Status& status) cons
       if (call.kind == Kind::kClone) return MayHaveBeen(Kind::kDelete, call.argument);
       if (deleted) return true;
       if (call.kind == Kind::kRestore && MayHaveBeen(Kind::kDeleteSnapshot, call.session, call.argument)) return true;
+      if (call.kind == Kind::kMerge) return !WasAcknowledged(Kind::kPart, call.session, call.argument);
       return (call.kind == Kind::kRestore || call.kind == Kind::kDeleteSnapshot) &&
              !WasAcknowledged(Kind::kSnapshot, call.session, call.argument);
+    case absl::StatusCode::kFailedPrecondition:
+      // A late part of a merge that is done.
+      return call.kind == Kind::kPart && MayHaveBeen(Kind::kMerge, call.session, call.argument);
     case absl::StatusCode::kAlreadyExists:
       return call.kind == Kind::kCreate && call.session == kSecond && !WasAcknowledged(Kind::kDelete, "narrow");
     case absl::StatusCode::kAborted:
@@ -298,9 +341,33 @@ std::future<absl::StatusOr<SessionScenario::Answered>> SessionScenario::Start(Se
     if (!found.ok()) return promise->set_value(found.status()), std::move(future);
     Session& session = **found;
     const auto state = session.Snapshot();
+    // The one answer of a call that speaks of one session.
+    const auto answered_one = [answered](const auto& given) {
+      if (!given.ok()) return answered(absl::StatusOr<ObservationAnswer>(given.status()));
+      using Answer = std::decay_t<decltype(given->front().answer)>;
+      answered(absl::StatusOr<Answer>(given->front().answer));
+    };
+    GatherRequest gathering{.name = name, .guard = guard, .id = call.argument};
     switch (call.kind) {
-      case Kind::kTrain:
       case Kind::kObserve:
+        Observe({*found}, {session.Observe()},
+                {.name = name,
+                 .guard = guard,
+                 .given = {.moments = BatchOf(call.value, state->config.num_features)},
+                 .part_id = call.argument},
+                answered_one);
+        break;
+      case Kind::kPart:
+        gathering.parts.push_back({.id = absl::StrCat("site ", call.value),
+                                   .given = {.moments = BatchOf(call.value, state->config.num_features)}});
+        Gather({*found}, {session.Observe()}, {}, std::move(gathering), answered_one);
+        break;
+      case Kind::kMerge:
+        gathering.commit = true;
+        Gather({*found}, {session.Observe()}, {}, std::move(gathering), answered_one);
+        break;
+      case Kind::kTrain:
+      case Kind::kShadow:
         session.CommitForward(
             guard, kBatch,
             {.snapshot = state,

@@ -31,7 +31,7 @@ class SessionReader {
   std::map<std::string, int64_t> generations_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The scenario: sessions created, trained, observed, changed, kept as snapshots, restored, cloned, deleted, and
+// The scenario: sessions created, trained, observed, merged, changed, kept as snapshots, restored, cloned, deleted, and
 // requests repeated. What breaks a promise is collected as text.
 class SessionScenario {
  public:
@@ -63,7 +63,10 @@ class SessionScenario {
     kClone,
     kDelete,
     kTrain,
-    kObserve,
+    kShadow,   // a Forward whose moments are merged beside the state
+    kObserve,  // the argument is the part's id
+    kPart,     // brought to a merge of the argument's name; the value is its id too
+    kMerge,    // ends it
     kSetMode,
     kSetParameters,
     kSnapshot,

@@ -70,11 +70,13 @@ Moments Average(absl::Span<const Moments* const> batches) {
 // One diagnosis at work.
 class Examination {
  public:
-  Examination(const DiagnosedLayer& layer, const Moments& batch, absl::Span<const Moments* const> history)
+  Examination(const DiagnosedLayer& layer, const Moments& batch, absl::Span<const Moments* const> history,
+              const Moments* reference)
       : layer_(layer), statistics_(layer.statistics), batch_(batch) {
     for (const Moments* earlier : history) {
       if (Sound(*earlier)) earlier_.push_back(earlier);
     }
+    if (reference != nullptr && Sound(*reference)) reference_ = reference;
   }
 
   LayerDiagnosis Run() {
@@ -88,9 +90,17 @@ class Examination {
   LayerGap GapOf(const NormalizationStatistics& running, const Moments& batch) const {
     return PredictGap(running, batch, statistics_.weight, statistics_.epsilon);
   }
-  double Limit(double num_batches) const { return Noise(num_batches).limit; }
-  SamplingNoise Noise(double num_batches) const {
+  // Between the batch and `count` values of the same kind, of which as large a share is independent.
+  SamplingNoise NoiseBeside(double count) const {
+    const double num_batches = count / static_cast<double>(batch_.count);
     return PredictNoise(batch_, statistics_.weight, statistics_.epsilon, found_.independent_values, num_batches);
+  }
+  double LimitBeside(double count) const { return NoiseBeside(count).limit; }
+  // Between two batches; `independent` is the share of their values.
+  SamplingNoise NoiseBetween(const Moments& one, const Moments& other, double independent) const {
+    const auto count = static_cast<double>(other.count);
+    return PredictNoise(batch_, statistics_.weight, statistics_.epsilon, std::max(2.0, independent * count),
+                        static_cast<double>(one.count) / count);
   }
   bool Small(double rms) const { return rms <= kSmallGap * found_.gap->unit; }
 
@@ -98,12 +108,15 @@ class Examination {
   void MeasureNoise();
   bool MixedHistory() const;
   void SwapConstants();
-  Cause CauseOfRest(const NormalizationStatistics& running, double rest) const;
+  double AveragedValues() const;
+  Cause CauseOfRest(const NormalizationStatistics& running, double rest);
+  Cause CauseBy(const Moments& earlier, const NormalizationStatistics& running) const;
 
   const DiagnosedLayer& layer_;
   const LayerStatistics& statistics_;
   const Moments& batch_;
   std::vector<const Moments*> earlier_;
+  const Moments* reference_ = nullptr;
   bool still_initial_ = false;
   bool few_values_ = false;  // too few for a variance
   LayerDiagnosis found_;
@@ -154,13 +167,13 @@ void Examination::MeasureNoise() {
     for (size_t apart : {1, 2}) {
       for (size_t i = apart; i < batches.size(); ++i) {
         const double rms = GapOf(BiasedStatistics(*batches[i - apart]), *batches[i]).rms;
-        squares.push_back(rms * rms);
+        // Two batches differ by the noise of both.
+        const double nominal = NoiseBetween(*batches[i - apart], *batches[i], 1).rms;
+        squares.push_back(nominal > 0 ? rms * rms / (nominal * nominal) : 1);
       }
     }
     std::sort(squares.begin(), squares.end());
-    // Two batches differ by the noise of both.
-    const double nominal = Noise(1).rms;
-    const double measured = nominal > 0 ? squares[squares.size() / 4] / (nominal * nominal) : 1;
+    const double measured = squares[squares.size() / 4];
     inflation = std::clamp(measured, 1.0, samples > 0 ? inflation : kMaxInflation);
   }
   found_.independent_values = std::max(2.0, count / inflation);
@@ -169,15 +182,27 @@ void Examination::MeasureNoise() {
       batch_.count < kNoisyCount || (inflation >= 2 && found_.independent_values < static_cast<double>(kNoisyCount));
   const bool few = found_.effective_batches <= kFewBatches;
   found_.history_is_mixed = MixedHistory();
-  found_.noise = Noise(few ? std::numeric_limits<double>::infinity() : found_.effective_batches);
+  found_.noise = NoiseBeside(few ? std::numeric_limits<double>::infinity() : AveragedValues());
+}
+
+// Of as many values would the running statistics' noise be: the effective batches', as large as those that were folded
+// in, or as the one at hand where none is known.
+double Examination::AveragedValues() const {
+  auto per_batch = static_cast<double>(batch_.count);
+  if (!earlier_.empty()) {
+    per_batch = 0;
+    for (const Moments* earlier : earlier_) per_batch += static_cast<double>(earlier->count);
+    per_batch /= static_cast<double>(earlier_.size());
+  }
+  return found_.effective_batches * per_batch;
 }
 
 bool Examination::MixedHistory() const {
-  const double limit = Limit(1);
+  const double independent = found_.independent_values / static_cast<double>(batch_.count);
   size_t unlike = 0;
   for (size_t i = 1; i < earlier_.size(); ++i) {
     const double rms = GapOf(BiasedStatistics(*earlier_[i - 1]), *earlier_[i]).rms;
-    unlike += rms > limit && !Small(rms);
+    unlike += rms > NoiseBetween(*earlier_[i - 1], *earlier_[i], independent).limit && !Small(rms);
   }
   return earlier_.size() > 1 && 4 * unlike >= earlier_.size() - 1;
 }
@@ -221,15 +246,28 @@ void Examination::SwapConstants() {
   if (before > 0) found_.main_cause = largest->cause;
 }
 
-Cause Examination::CauseOfRest(const NormalizationStatistics& running, double rest) const {
+Cause Examination::CauseOfRest(const NormalizationStatistics& running, double rest) {
   if (rest <= found_.noise.limit) return Cause::kSamplingNoise;
   // The noise allows for the batches that were averaged, unless they are too few to be good for evaluation.
-  if (rest <= Limit(found_.effective_batches)) return Cause::kTooFewUpdates;
-  if (earlier_.size() < 2) return Cause::kLagOrShift;
-  const Moments average = Average(earlier_);
-  const double to_newest = GapOf(BiasedStatistics(average), batch_).rms;
-  if (Small(to_newest) || to_newest <= Limit(static_cast<double>(earlier_.size()))) return Cause::kMomentumLag;
-  return GapOf(running, average).rms < to_newest / 2 ? Cause::kDataShift : Cause::kLagOrShift;
+  if (rest <= LimitBeside(AveragedValues())) return Cause::kTooFewUpdates;
+  Cause cause = Cause::kLagOrShift;
+  bool is_noise = false;
+  if (earlier_.size() >= 2) {
+    const Moments average = Average(earlier_);
+    cause = CauseBy(average, running);
+    is_noise = rest <= LimitBeside(static_cast<double>(average.count));
+  }
+  if (reference_ == nullptr || (cause != Cause::kLagOrShift && !is_noise)) return cause;
+  const Cause by_reference = CauseBy(*reference_, running);
+  if (by_reference == Cause::kLagOrShift) return cause;
+  found_.reference_count = reference_->count;
+  return by_reference;
+}
+
+Cause Examination::CauseBy(const Moments& earlier, const NormalizationStatistics& running) const {
+  const double to_newest = GapOf(BiasedStatistics(earlier), batch_).rms;
+  if (Small(to_newest) || to_newest <= LimitBeside(static_cast<double>(earlier.count))) return Cause::kMomentumLag;
+  return GapOf(running, earlier).rms < to_newest / 2 ? Cause::kDataShift : Cause::kLagOrShift;
 }
 
 }  // namespace
@@ -240,19 +278,22 @@ absl::string_view CauseName(Cause cause) { return kCauses[static_cast<size_t>(ca
 double LayerDiagnosis::RelativeGap() const { return gap.has_value() && gap->unit > 0 ? gap->rms / gap->unit : 0; }
 
 absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,
-                                             absl::Span<const Moments* const> history) {
+                                             absl::Span<const Moments* const> history, const Moments* reference) {
   if (absl::Status status = CheckLayer(layer.statistics, batch, layer.num_features); !status.ok()) return status;
   for (const Moments* earlier : history) {
     if (absl::Status status = CheckLayer({}, *earlier, layer.num_features); !status.ok()) return status;
   }
-  return Examination(layer, batch, history).Run();
+  if (reference != nullptr) {
+    if (absl::Status status = CheckLayer({}, *reference, layer.num_features); !status.ok()) return status;
+  }
+  return Examination(layer, batch, history, reference).Run();
 }
 
 absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,
-                                             absl::Span<const Moments> history) {
+                                             absl::Span<const Moments> history, const Moments* reference) {
   std::vector<const Moments*> earlier;
   for (const Moments& moments : history) earlier.push_back(&moments);
-  return DiagnoseLayer(layer, batch, earlier);
+  return DiagnoseLayer(layer, batch, earlier, reference);
 }
 
 std::vector<size_t> RankWorstFirst(absl::Span<const LayerDiagnosis> layers) {

@@ -71,6 +71,7 @@ struct LayerDiagnosis {
   double independent_values = 0;    // a channel, of the batch: its count, or fewer where they hang together
   double effective_batches = 0;     // that the running statistics average
   bool history_is_mixed = false;    // a quarter or more of the earlier batches are unlike the one before them
+  int64_t reference_count = 0;      // values a channel of the reference, where it was that told lag from shift
   double initial_share = 0;         // of the initial statistics left in them
   std::vector<CauseShare> causes;   // in the order of the swaps; shares add up to gap->rms
   std::optional<Cause> main_cause;  // the largest share, where there is a gap at all
@@ -83,7 +84,8 @@ struct LayerDiagnosis {
 };
 
 // Diagnoses a layer on `batch`, moments of a batch as it is trained with; `history` has those of earlier batches,
-// oldest first, without `batch` (any that are not finite or have less than two values are left out).
+// oldest first, without `batch`; `reference` those of data that were seen earlier, pooled; null: none. (What is not
+// finite or has less than two values is left out.) Counts may differ: `batch` too may be many batches pooled.
 //
 // Evaluation's constants are swapped for training's in this order, and what a swap takes off the gap is the share of
 // its cause:
@@ -92,20 +94,27 @@ struct LayerDiagnosis {
 //      from the initial ones then) or the gap infinite.
 //   2. BESSEL: an unbiased variance times (n - 1) / n, n = batch.count.
 //   3. The rest, for the batch's own: SAMPLING_NOISE up to the limit of PredictNoise; else TOO_FEW_UPDATES up to that
-//      with EffectiveBatches, where those are at most kFewBatches; beyond, if there are two earlier batches or more:
-//      MOMENTUM_LAG if their average (means and variances, by count) is as near the newest as noise allows or
-//      kSmallGap, DATA_SHIFT if not and the running statistics are nearer to that average than half its gap to the
-//      newest; else, and without them, LAG_OR_SHIFT.
+//      with EffectiveBatches, where those are at most kFewBatches; beyond, by earlier data: MOMENTUM_LAG if they are
+//      as near the newest as the noise of both allows or kSmallGap, DATA_SHIFT if not and the running statistics are
+//      nearer to them than half their gap to the newest; else, and without earlier data, LAG_OR_SHIFT.
+//
+// Earlier data are two earlier batches or more, averaged (means and variances, by count), then the reference. The
+// batches are asked first, although the reference is mostly the larger sample: the statistics are, or would be, their
+// average, so that what they say of a lag is what momentum did, whereas a reference may have been observed at any time.
+// It is asked where they say LAG_OR_SHIFT, or where their noise alone could make the rest.
 //
 // With four earlier batches or more the noise is also measured, as half the mean square gap between batches one or two
 // apart (the lower quartile, so that batches of two kinds do not pass for noise), and taken where it is the larger: up
-// to batch.count / samples_per_batch times the closed form's mean square, or 16 times where samples are not known.
+// to batch.count / samples_per_batch times the closed form's mean square, or 16 times where samples are not known. The
+// noise of what earlier batches were averaged to is that of their values, be they more or fewer than the newest's.
 //
 // Errors: INVALID_ARGUMENT as CheckLayer.
 absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,
-                                             absl::Span<const Moments* const> history);
+                                             absl::Span<const Moments* const> history,
+                                             const Moments* reference = nullptr);
 absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,
-                                             absl::Span<const Moments> history = {});
+                                             absl::Span<const Moments> history = {},
+                                             const Moments* reference = nullptr);
 
 // Indices of `layers`, worst first: what is not finite, then what cannot be trained with, then gaps that are somebody's
 // fault, then the rest, each by RelativeGap. Equals keep their order.

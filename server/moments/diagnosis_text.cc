@@ -115,6 +115,13 @@ Words FewUpdatesWords(const DiagnosedLayer& layer, const LayerDiagnosis& diagnos
 }
 
 Words LagWords(const DiagnosedLayer& layer, int64_t num_earlier, const LayerDiagnosis& diagnosis) {
+  if (diagnosis.reference_count > 0) {
+    return {
+        absl::StrFormat("What was observed before the last reset, %d values a channel, agrees with what is observed "
+                        "now, the running statistics with neither (%s). ",
+                        diagnosis.reference_count, AverageText(layer, diagnosis)),
+        "Calibrate on data like these, or train on them."};
+  }
   const double folded = 1 - InitialShare(layer.average, num_earlier);
   Words words{absl::StrFormat("The %s agree with this one, the running statistics with neither (%s). ",
                               Batches(num_earlier, "earlier "), AverageText(layer, diagnosis)),
@@ -128,6 +135,12 @@ Words LagWords(const DiagnosedLayer& layer, int64_t num_earlier, const LayerDiag
 }
 
 Words ShiftWords(int64_t num_earlier, const LayerDiagnosis& diagnosis) {
+  if (diagnosis.reference_count > 0) {
+    return {absl::StrFormat("The running statistics fit what was observed before the last reset, %d values a channel, "
+                            "and not what is observed now: the data have changed. ",
+                            diagnosis.reference_count),
+            "If the data moved on, calibrate on the new; if both kinds stay, give each its own session."};
+  }
   const std::string earlier = Batches(num_earlier, "earlier ");
   if (diagnosis.history_is_mixed) {
     return {absl::StrCat("The running statistics are the average of the ", earlier,
@@ -162,7 +175,8 @@ Words CauseWords(const DiagnosedLayer& layer, int64_t num_earlier, const LayerDi
   return {absl::StrFormat("The running statistics describe other data than this batch (%s): either they lag behind, or "
                           "the batch comes from elsewhere. What was seen before cannot tell which. ",
                           AverageText(layer, diagnosis)),
-          "Fold in a few batches more, which tell lag from shift; calibrate on the data that evaluation will see."};
+          "Fold in a few batches more, or observe data as they were in training, reset, and observe these again: that "
+          "tells lag from shift. Calibrate on the data that evaluation will see."};
 }
 
 Words NonFiniteWords(const LayerDiagnosis& diagnosis) {

@@ -29,8 +29,8 @@ nlohmann::ordered_json ToJson(const Diagnosis& diagnosis) {
                                  {"verdict", diagnosis.verdict},
                                  {"batch_count", diagnosis.batch_count}};
   for (const auto& [key, value] :
-       {std::pair{"gap_rms", diagnosis.gap_rms}, std::pair{"relative_gap", diagnosis.relative_gap},
-        std::pair{"sampling_noise", diagnosis.sampling_noise},
+       {std::pair{"gap_rms", diagnosis.gap_rms}, std::pair{"predicted_gap_rms", diagnosis.predicted_gap_rms},
+        std::pair{"relative_gap", diagnosis.relative_gap}, std::pair{"sampling_noise", diagnosis.sampling_noise},
         std::pair{"sampling_noise_limit", diagnosis.sampling_noise_limit}}) {
     if (value.has_value()) json[key] = *value;
   }
@@ -78,7 +78,8 @@ std::string SessionText(const Diagnosis& diagnosis) {
   if (diagnosis.gap_rms.has_value() && !diagnosis.causes.empty()) {
     absl::StrAppendFormat(&text, "\n%-18s %12s\n", "cause", "of the gap");
     for (const auto& cause : diagnosis.causes) absl::StrAppendFormat(&text, "%-18s %12.4g\n", cause.cause, cause.share);
-    absl::StrAppendFormat(&text, "%-18s %12.4g   (a sound layer shows %.2g)\n", "together", *diagnosis.gap_rms,
+    absl::StrAppendFormat(&text, "%-18s %12.4g   (the next batch: %.2g; a sound layer: %.2g)\n", "together",
+                          *diagnosis.gap_rms, diagnosis.predicted_gap_rms.value_or(*diagnosis.gap_rms),
                           diagnosis.sampling_noise.value_or(0));
   }
   if (const std::string flags = FlagsText(diagnosis); !flags.empty())

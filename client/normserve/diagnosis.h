@@ -22,7 +22,8 @@ struct Diagnosis {
   int64_t generation = 0;
   std::string verdict;                         // normserve.v1.Verdict without its prefix, such as "TRAIN_EVAL_GAP"
   std::optional<double> gap_rms;               // of evaluation's output less training's; nothing: there is none to tell
-  std::optional<double> relative_gap;          // the same as a share of the output's own size
+  std::optional<double> predicted_gap_rms;     // for a later batch of the same kind
+  std::optional<double> relative_gap;          // gap_rms as a share of the output's own size
   std::optional<double> sampling_noise;        // the gap that a sound layer shows on such batches
   std::optional<double> sampling_noise_limit;  // which it exceeds once in 30,000 times
   std::vector<double> channel_gap_rms;         // [C]; only if it was asked for

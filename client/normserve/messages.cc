@@ -365,6 +365,7 @@ Diagnosis FromMessage(const v1::Diagnosis& message) {
                       .advice = message.advice(),
                       .batch_count = message.batch_count()};
   if (message.has_gap_rms()) diagnosis.gap_rms = message.gap_rms();
+  if (message.has_predicted_gap_rms()) diagnosis.predicted_gap_rms = message.predicted_gap_rms();
   if (message.has_relative_gap()) diagnosis.relative_gap = message.relative_gap();
   if (message.has_sampling_noise()) diagnosis.sampling_noise = message.sampling_noise();
   if (message.has_sampling_noise_limit()) diagnosis.sampling_noise_limit = message.sampling_noise_limit();

@@ -102,6 +102,8 @@ class Examination {
     return PredictNoise(batch_, statistics_.weight, statistics_.epsilon, std::max(2.0, independent * count),
                         static_cast<double>(one.count) / count);
   }
+  // What a gap of `rms` on this batch will be on the next.
+  double Next(double rms) const { return std::sqrt(rms * rms + unseen_square_); }
   bool Small(double rms) const { return rms <= kSmallGap * found_.gap->unit; }
 
   Verdict Judge();
@@ -118,7 +120,8 @@ class Examination {
   std::vector<const Moments*> earlier_;
   const Moments* reference_ = nullptr;
   bool still_initial_ = false;
-  bool few_values_ = false;  // too few for a variance
+  bool few_values_ = false;   // too few for a variance
+  double unseen_square_ = 0;  // by which the next batch's mean square gap is expected to be larger
   LayerDiagnosis found_;
 };
 
@@ -146,11 +149,11 @@ Verdict Examination::Judge() {
   MeasureNoise();
   SwapConstants();
   if (still_initial_) return Verdict::kNeverUpdated;
-  if (Small(found_.gap->rms)) return Verdict::kHealthy;
+  if (Small(found_.predicted_rms)) return Verdict::kHealthy;
   // What is left of the start is known, whatever the noise of batches.
   const bool is_start =
       found_.causes[0].cause == Cause::kInitialisation && found_.causes[0].share > found_.gap->rms / 2;
-  if (is_start || found_.gap->rms > found_.noise.limit) return Verdict::kTrainEvalGap;
+  if (is_start || found_.predicted_rms > found_.noise.limit) return Verdict::kTrainEvalGap;
   return few_values_ ? Verdict::kBatchTooSmall : Verdict::kHealthy;
 }
 
@@ -159,7 +162,7 @@ void Examination::MeasureNoise() {
   const auto count = static_cast<double>(batch_.count);
   const auto samples = static_cast<double>(std::clamp<int64_t>(layer_.samples_per_batch, 0, batch_.count));
   found_.independent_values = count;
-  double inflation = samples > 0 ? count / samples : 1;  // the most there can be
+  double inflation = samples > 0 ? count / samples : 1;
   if (earlier_.size() >= kMeasuringBatches) {
     std::vector<const Moments*> batches = earlier_;
     batches.push_back(&batch_);
@@ -174,7 +177,8 @@ void Examination::MeasureNoise() {
     }
     std::sort(squares.begin(), squares.end());
     const double measured = squares[squares.size() / 4];
-    inflation = std::clamp(measured, 1.0, samples > 0 ? inflation : kMaxInflation);
+    // Values that hang together make it larger, and so do heavy tails.
+    inflation = std::clamp(measured, 1.0, std::max(inflation, kMaxInflation));
   }
   found_.independent_values = std::max(2.0, count / inflation);
   // Measured from so few batches, less than twice as much is chance.
@@ -183,6 +187,11 @@ void Examination::MeasureNoise() {
   const bool few = found_.effective_batches <= kFewBatches;
   found_.history_is_mixed = MixedHistory();
   found_.noise = NoiseBeside(few ? std::numeric_limits<double>::infinity() : AveragedValues());
+  if (layer_.batch_is_folded) {
+    const double noise = NoiseBeside(std::numeric_limits<double>::infinity()).rms;
+    unseen_square_ = 2 * NewestWeight(layer_.average, statistics_.num_batches_tracked) * noise * noise;
+  }
+  found_.predicted_rms = Next(found_.gap->rms);
 }
 
 // Of as many values would the running statistics' noise be: the effective batches', as large as those that were folded
@@ -240,10 +249,13 @@ void Examination::SwapConstants() {
   const double rest = GapOf(running, batch_).rms;
   found_.causes = {{Cause::kInitialisation, before - debiased_gap},
                    {Cause::kBessel, debiased_gap - rest},
-                   {CauseOfRest(running, rest), rest}};
-  const auto largest = std::max_element(found_.causes.begin(), found_.causes.end(),
+                   {CauseOfRest(running, Next(rest)), rest}};
+  // What only the next batch will show is of the last.
+  std::vector<CauseShare> next = found_.causes;
+  next.back().share += found_.predicted_rms - before;
+  const auto largest = std::max_element(next.begin(), next.end(),
                                         [](const CauseShare& a, const CauseShare& b) { return a.share < b.share; });
-  if (before > 0) found_.main_cause = largest->cause;
+  if (found_.predicted_rms > 0) found_.main_cause = largest->cause;
 }
 
 Cause Examination::CauseOfRest(const NormalizationStatistics& running, double rest) {

@@ -56,6 +56,8 @@ struct DiagnosedLayer {
   // Samples N in a batch [N, C, *] whose values hang together within a sample, as pixels do: then there may be as few
   // independent values as samples. 0: take all values for independent.
   int64_t samples_per_batch = 0;
+  // Whether the batch is the newest of those folded in: the running statistics know it better than they will the next.
+  bool batch_is_folded = false;
 };
 
 struct CauseShare {
@@ -67,6 +69,9 @@ struct LayerDiagnosis {
   Verdict verdict = Verdict::kNoEvidence;
   // Of the batch, and so the prediction for the next of its kind. Absent where training or evaluation have no output.
   std::optional<LayerGap> gap;
+  // The gap to expect on a later batch of the same kind: gap->rms, and where the batch is one of those folded in
+  // sqrt(gap->rms^2 + 2 w N^2), w its weight in the running statistics (NewestWeight) and N the noise of one batch.
+  double predicted_rms = 0;
   SamplingNoise noise;              // what a sound layer would show on such batches
   double independent_values = 0;    // a channel, of the batch: its count, or fewer where they hang together
   double effective_batches = 0;     // that the running statistics average
@@ -105,8 +110,9 @@ struct LayerDiagnosis {
 //
 // With four earlier batches or more the noise is also measured, as half the mean square gap between batches one or two
 // apart (the lower quartile, so that batches of two kinds do not pass for noise), and taken where it is the larger: up
-// to batch.count / samples_per_batch times the closed form's mean square, or 16 times where samples are not known. The
-// noise of what earlier batches were averaged to is that of their values, be they more or fewer than the newest's.
+// to batch.count / samples_per_batch times the closed form's mean square, or 16 times where that is more, as heavy
+// tails (a sparse ReLU's) may make it. Verdict and main cause go by the gap on the next batch, predicted_rms. The noise
+// of what earlier batches were averaged to is that of their values, be they more or fewer than the newest's.
 //
 // Errors: INVALID_ARGUMENT as CheckLayer.
 absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,

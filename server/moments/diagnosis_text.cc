@@ -56,6 +56,11 @@ std::string GapText(const DiagnosedLayer& layer, const Moments& batch, const Lay
   if (channels[worst].offset != 0) {
     absl::StrAppendFormat(&text, " and lies %+.3g from where training puts it", channels[worst].offset);
   }
+  if (diagnosis.predicted_rms > 1.05 * diagnosis.gap->rms) {
+    absl::StrAppendFormat(&text,
+                          ". The batch is part of the running statistics; on the next of its kind it is about %.3g",
+                          diagnosis.predicted_rms);
+  }
   absl::StrAppendFormat(&text, ". Sampling alone would make the gap about %.3g, and seldom above %.3g. ",
                         diagnosis.noise.rms, diagnosis.noise.limit);
   return text;

@@ -1,5 +1,6 @@
 #include "server/moments/running_average.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -39,6 +40,15 @@ double EffectiveBatchesSinceSet(const RunningAverage& average, int64_t since, in
   const auto gone = [m](double x) { return m < 1 ? -std::expm1(x * std::log1p(-m)) : 1 - std::pow(1 - m, x); };
   const double debiased = average.kind == AverageKind::kZeroDebiased ? gone(all) * gone(all) : 1;
   return (2 - m) / m / gone(2 * count) * debiased;
+}
+
+double NewestWeight(const RunningAverage& average, int64_t num_batches) {
+  if (num_batches <= 0) return 0;
+  const auto count = static_cast<double>(num_batches);
+  if (average.kind == AverageKind::kCumulative) return 1 / count;
+  const double m = std::clamp(average.momentum, 0.0, 1.0);
+  if (average.kind != AverageKind::kZeroDebiased || m == 0 || m == 1) return m;
+  return m / -std::expm1(count * std::log1p(-m));
 }
 
 }  // namespace normserve

@@ -34,4 +34,8 @@ double EffectiveBatches(const RunningAverage& average, int64_t num_batches);
 // Infinite where `since` is 0.
 double EffectiveBatchesSinceSet(const RunningAverage& average, int64_t since, int64_t num_batches);
 
+// The newest batch's weight in the average: momentum; 1 / k cumulative; m / (1 - q^k), q = 1 - m, zero-debiased. 0
+// before the first batch; at least 0, and at most 1.
+double NewestWeight(const RunningAverage& average, int64_t num_batches);
+
 }  // namespace normserve

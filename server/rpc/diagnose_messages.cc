@@ -45,6 +45,7 @@ void WriteDiagnosis(const SessionDiagnosis& diagnosis, bool with_channels, v1::D
   message.set_verdict(WriteVerdict(layer.verdict));
   if (layer.gap.has_value()) {
     message.set_gap_rms(layer.gap->rms);
+    message.set_predicted_gap_rms(layer.predicted_rms);
     message.set_relative_gap(layer.RelativeGap());
     message.set_sampling_noise(layer.noise.rms);
     message.set_sampling_noise_limit(layer.noise.limit);

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "kernels/error_reason.h"
+#include "server/moments/part_set.h"
 #include "server/session/field_error.h"
 #include "server/session/session_report.h"
 #include "server/session/statistics_convention.h"
@@ -29,9 +30,9 @@ DiagnosedLayer LayerOf(const SessionState& state, int64_t samples_per_batch) {
 
 // As moments of data are: any count but a negative one, a value a channel, no negative sum of squares.
 absl::Status CheckEvidence(const std::string& field, const Moments& moments, int64_t num_features) {
-  if (moments.count < 1) {
+  if (moments.count < 1 || moments.count > kMaxCount) {
     return FieldError(absl::StrCat(field, ".count"),
-                      absl::StrCat(field, ".count is ", moments.count, ": send the values a channel, 1 or more"));
+                      absl::StrCat(field, ".count is ", moments.count, ": send the values a channel, 1 up to 2^53"));
   }
   const auto length = static_cast<size_t>(num_features);
   for (const auto& [name, values] : {std::pair{"mean", &moments.mean}, std::pair{"m2", &moments.m2}}) {
@@ -42,9 +43,14 @@ absl::Status CheckEvidence(const std::string& field, const Moments& moments, int
                      {{"field", absl::StrCat(field, ".", name)}});
   }
   for (size_t c = 0; c < length; ++c) {
-    if (!(moments.m2[c] < 0)) continue;
-    return FieldError(absl::StrCat(field, ".m2"),
-                      absl::StrCat(field, ".m2[", c, "] is ", moments.m2[c], ": a sum of squares is zero or more"));
+    if (moments.m2[c] < 0) {
+      return FieldError(absl::StrCat(field, ".m2"),
+                        absl::StrCat(field, ".m2[", c, "] is ", moments.m2[c], ": a sum of squares is zero or more"));
+    }
+    if (moments.count == 1 && moments.m2[c] > 0) {
+      return FieldError(absl::StrCat(field, ".m2"), absl::StrCat(field, ".m2[", c, "] is ", moments.m2[c],
+                                                                 ": one value a channel lies at its mean, send 0"));
+    }
   }
   return absl::OkStatus();
 }
@@ -112,14 +118,16 @@ absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::sh
     const Observations& seen = contents[i].observations;
     int64_t num_samples = request.samples_per_batch;
     if (num_samples == 0 && moments == seen.last_batch.get()) num_samples = seen.last_batch_samples;
+    auto layer_of = LayerOf(*contents[i].state, num_samples);
+    layer_of.batch_is_folded =
+        moments != nullptr && moments == seen.last_batch.get() && layer_of.batches_since_set != 0;
     // The batches before the one that is the evidence, which may be the newest of them.
     const auto recent = RecentBatches(seen.history.get());
     std::vector<const Moments*> earlier;
     for (const auto& batch : recent) {
       if (batch.get() != moments) earlier.push_back(batch.get());
     }
-    auto layer =
-        DiagnoseLayer(LayerOf(*contents[i].state, num_samples), moments == nullptr ? Moments{} : *moments, earlier);
+    auto layer = DiagnoseLayer(layer_of, moments == nullptr ? Moments{} : *moments, earlier);
     if (!layer.ok()) return layer.status();
     layers.push_back(*std::move(layer));
   }

@@ -22,7 +22,9 @@ class Diagnosis:
                           "no_evidence"
     gap_rms               root mean square of evaluation's output less training's, in units of the layer's output; None:
                           there is none to tell
-    relative_gap          the same as a share of the output's own size
+    predicted_gap_rms     of a later batch of the same kind: more than gap_rms where the batch is part of the running
+                          statistics, which know it better than they will know the next; the verdict goes by it
+    relative_gap          gap_rms as a share of the output's own size
     sampling_noise        the gap that a sound layer shows on such batches; sampling_noise_limit is exceeded once in
                           30,000 times
     causes                what of gap_rms has which cause, such as "initialisation"; adds up to it
@@ -37,6 +39,7 @@ class Diagnosis:
     generation: int
     verdict: str
     gap_rms: float | None
+    predicted_gap_rms: float | None
     relative_gap: float | None
     sampling_noise: float | None
     sampling_noise_limit: float | None
@@ -84,6 +87,7 @@ def _diagnosis(message: Any) -> Diagnosis:
         generation=message.generation,
         verdict=from_wire(pb.Verdict, message.verdict),
         gap_rms=optional("gap_rms"),
+        predicted_gap_rms=optional("predicted_gap_rms"),
         relative_gap=optional("relative_gap"),
         sampling_noise=optional("sampling_noise"),
         sampling_noise_limit=optional("sampling_noise_limit"),

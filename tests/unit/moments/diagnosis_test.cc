@@ -1,5 +1,6 @@
 #include "server/moments/diagnosis.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -179,7 +180,7 @@ TEST(DiagnoseLayer, ValuesThatHangTogetherMakeMoreNoise) {
   EXPECT_NEAR(DiagnoseLayer(diagnosed, MomentsOf(independent), calm)->noise.rms, std::sqrt(1.5 / 1600), 0.01);
 }
 
-// However far batches lie apart, a sixteenth of the values is taken for independent; all of them where every value is a
+// However far batches lie apart, a sixteenth of the values is taken for independent, also where every value is a
 // sample.
 TEST(DiagnoseLayer, BatchesThatAreAllDifferentAreNotNoise) {
   Draw draw(12);
@@ -192,7 +193,8 @@ TEST(DiagnoseLayer, BatchesThatAreAllDifferentAreNotNoise) {
   EXPECT_EQ(DiagnoseLayer(diagnosed, batch, history)->verdict, Verdict::kTrainEvalGap);
   EXPECT_TRUE(DiagnoseLayer(diagnosed, batch, history)->history_is_mixed);
   diagnosed.samples_per_batch = 64;
-  EXPECT_EQ(DiagnoseLayer(diagnosed, batch, history)->independent_values, 64);
+  EXPECT_EQ(DiagnoseLayer(diagnosed, batch, history)->independent_values, 4);
+  EXPECT_EQ(DiagnoseLayer(diagnosed, batch, history)->verdict, Verdict::kTrainEvalGap);
 }
 
 // In a million values sampling leaves nothing to see, yet 2 % is no gap that anybody minds.
@@ -362,6 +364,55 @@ TEST(VerdictName, IsTheEnumeratorInCapitals) {
   EXPECT_EQ(VerdictName(Verdict::kNoEvidence), "NO_EVIDENCE");
   EXPECT_EQ(CauseName(Cause::kInitialisation), "INITIALISATION");
   EXPECT_EQ(CauseName(Cause::kLagOrShift), "LAG_OR_SHIFT");
+}
+
+// The batch that was folded in last is the evidence; what is foretold is held against batches of the same kind that
+// come later. For a large gap and for none, whatever the batch weighs in the statistics.
+TEST(PredictedGap, IsThatOfLaterBatches) {
+  const struct {
+    const char* name;
+    RunningAverage average;
+    int updates;
+    int64_t count;
+    double shift;  // of the newest batches' mean
+  } cases[] = {{"momentum 0.1", {.momentum = 0.1}, 60, 64, 0},
+               {"momentum 0.5", {.momentum = 0.5}, 60, 64, 0},
+               {"momentum 1", {.momentum = 1}, 60, 64, 0},
+               {"momentum 0.9, small batches", {.momentum = 0.9}, 60, 8, 0},
+               {"one batch", {.kind = AverageKind::kCumulative}, 1, 64, 0},
+               {"two batches", {.kind = AverageKind::kCumulative}, 2, 64, 0},
+               {"zero-debiased", {.kind = AverageKind::kZeroDebiased, .momentum = 0.3}, 3, 64, 0},
+               {"shifted", {.momentum = 0.2}, 60, 64, 3},
+               {"early", {.momentum = 0.1}, 3, 64, 0}};
+  for (const auto& each : cases) {
+    double foretold = 0, later = 0;
+    for (uint64_t seed = 0; seed < 30; ++seed) {
+      Draw draw(seed);
+      TrainedLayer layer(32);
+      layer.average = each.average;
+      for (int i = 0; i + 1 < each.updates; ++i) layer.Train(draw.Batch(each.count, 32, 3, 2));
+      layer.Train(draw.Batch(each.count, 32, 3 + each.shift, 2));
+      const LayerDiagnosis diagnosis = layer.DiagnoseNewest();
+      foretold += diagnosis.predicted_rms * diagnosis.predicted_rms;
+      for (int i = 0; i < 10; ++i) {
+        later += std::pow(layer.MeasuredGap(draw.Batch(each.count, 32, 3 + each.shift, 2)), 2) / 10;
+      }
+    }
+    EXPECT_NEAR(std::sqrt(foretold / later), 1, 0.06) << each.name;
+  }
+}
+
+// On its own batch such a layer's evaluation is training's but for Bessel's correction; on the next it is not.
+TEST(PredictedGap, OfMomentumOneIsFoundThoughTheBatchShowsNone) {
+  Draw draw(7);
+  TrainedLayer layer(32);
+  layer.average.momentum = 1;
+  for (int i = 0; i < 20; ++i) layer.Train(draw.Batch(64, 32, 3, 2));
+  const LayerDiagnosis diagnosis = layer.DiagnoseNewest();
+  EXPECT_LT(diagnosis.gap->rms, 0.02);
+  EXPECT_EQ(diagnosis.verdict, Verdict::kTrainEvalGap) << diagnosis.explanation;
+  EXPECT_EQ(diagnosis.main_cause, Cause::kTooFewUpdates);
+  EXPECT_THAT(diagnosis.explanation, testing::HasSubstr("on the next of its kind it is about"));
 }
 
 }  // namespace

@@ -120,5 +120,33 @@ TEST(SoundLayers, HalfOfTheValuesAreZero) {
   }
 }
 
+// Tails far heavier than a normal's: a sparse ReLU, of which one value in fifteen is not zero; and samples that differ
+// in scale. The variance's noise is many times the closed form's, also where values are as many as samples, and is
+// measured. A sample's scale, which all channels have in common, makes their noises rise and fall together; the limit
+// takes them for independent, so that one in ten is an alarm.
+TEST(SoundLayers, HeavyTails) {
+  for (const auto& [scale_spread, most] : {std::pair{0.0, 0}, std::pair{0.3, 4}}) {
+    int alarms = 0;
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      Draw draw(seed);
+      const auto batch = [&] {
+        ValueBatch values = draw.Batch(64, 256, 0, 1);
+        const ValueBatch scales = draw.Batch(64, 1, 0, scale_spread);
+        for (auto& channel : values) {
+          for (size_t i = 0; i < channel.size(); ++i) {
+            channel[i] = std::max(0.0, std::exp(scales[0][i]) * channel[i] - (scale_spread > 0 ? 0 : 1.5));
+          }
+        }
+        return values;
+      };
+      TrainedLayer layer(256);
+      for (int i = 0; i < 80; ++i) layer.Train(batch());
+      const LayerDiagnosis diagnosis = layer.DiagnoseNewest(64);
+      alarms += diagnosis.verdict == Verdict::kTrainEvalGap;
+    }
+    EXPECT_LE(alarms, most) << scale_spread;
+  }
+}
+
 }  // namespace
 }  // namespace normserve

@@ -1,6 +1,7 @@
 // A layer that is trained on batches of values, by the definition, and what it then puts out.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -80,6 +81,14 @@ struct TrainedLayer {
   }
   LayerDiagnosis Diagnose(const ValueBatch& batch, absl::Span<const Moments> history = {}) const {
     return *DiagnoseLayer(Diagnosed(), MomentsOf(batch), history);
+  }
+  // On the newest batch, with up to seven before it, as a server does that was told of no other data.
+  LayerDiagnosis DiagnoseNewest(int64_t samples_per_batch = 0) const {
+    DiagnosedLayer layer = Diagnosed();
+    layer.samples_per_batch = samples_per_batch;
+    layer.batch_is_folded = true;
+    const size_t earlier = std::min<size_t>(7, seen.size() - 1);
+    return *DiagnoseLayer(layer, seen.back(), absl::MakeConstSpan(seen).subspan(seen.size() - 1 - earlier, earlier));
   }
 };
 

@@ -1,5 +1,6 @@
 #include "client/cli/checkpoint_commands.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -132,6 +133,13 @@ int Import(const CommandLine& command_line, const ImportCommandOptions& options)
                                            .kept_by = ConventionOf(options.kept_by),
                                            .values_per_channel = options.values_per_channel,
                                            .progress = ProgressOnStderr("sent")});
+  if (absl::IsAlreadyExists(result.status()) || absl::IsInvalidArgument(result.status())) {
+    const char* const advice = absl::IsAlreadyExists(result.status()) ? "; --existing replace or skip does that" : "";
+    absl::Status status(result.status().code(), absl::StrCat(options.file, ": ", result.status().message(), advice));
+    result.status().ForEachPayload(
+        [&status](absl::string_view url, const absl::Cord& payload) { status.SetPayload(url, payload); });
+    return Fail(command_line, status);
+  }
   if (!result.ok()) return Fail(command_line, result.status());
   Print(command_line.json ? ToJson(*result).dump() + "\n" : ImportText(*result, options.file));
   return kOk;
@@ -157,9 +165,17 @@ int Export(const CommandLine& command_line, const ExportCommandOptions& options)
     Print(ToJson(*exported, options.output).dump() + "\n");
     return kOk;
   }
-  Print(absl::StrFormat("%s: %d batch-norm layers%s; float32 is off by up to %.2g of a statistic\n", options.output,
-                        exported->layers.size(), options.folded ? " folded to scale and shift" : "",
-                        exported->largest_relative_error));
+  if (options.folded) {
+    double bound = 0;
+    for (const client::ExportedLayer& layer : exported->layers) bound = std::max(bound, layer.folded_error_bound);
+    Print(absl::StrFormat(
+        "%s: %d batch-norm layers folded to scale and shift; in float32 an output is off by at most %.2g "
+        "within 10 standard deviations\n",
+        options.output, exported->layers.size(), bound));
+    return kOk;
+  }
+  Print(absl::StrFormat("%s: %d batch-norm layers; float32 is off by up to %.2g of a statistic\n", options.output,
+                        exported->layers.size(), exported->largest_relative_error));
   return kOk;
 }
 

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace normserve::cli {
@@ -23,7 +24,7 @@ std::string Advice(const CommandLine& command_line, const absl::Status& status) 
   if (absl::IsUnimplemented(status)) {
     return absl::StrCat("What answers at ", command_line.server, " is no Normserve server, or an older one.");
   }
-  if (absl::IsResourceExhausted(status) && !info.has_value()) {
+  if (absl::StrContains(status.message(), "larger than max")) {  // gRPC's own words
     return "normctl info shows the server's limits: send smaller batches, or start the server with a larger\n"
            "--max-message-bytes.";
   }

@@ -54,7 +54,8 @@ const std::set<std::string> kModes = {"train", "eval", "shadow"};
 std::string CheckDuration(const std::string& text) {
   absl::Duration timeout;
   if (absl::ParseDuration(text, &timeout) && timeout > absl::ZeroDuration()) return "";
-  return "'" + text + "' is no length of time: give a number and a unit, such as 500ms, 5s, 2m or inf";
+  return "'" + text +
+         "' is no length of time: give a number above 0 and a unit (ms, s, m, h), such as 500ms, 5s, 2m or inf";
 }
 
 // Says why `text` is no label; empty if it is one. What may be in it is the server's to say.
@@ -214,7 +215,9 @@ void AddStatsCommands(CLI::App& app, Options& options, std::function<int()>& run
       ->check(CheckDuration)
       ->type_name("TIME");
   watch->add_option("--count", w.count, "end after so many; default 0: never")
-      ->check(CLI::NonNegativeNumber)
+      ->check([](const std::string& text) {
+        return text.starts_with('-') ? "'" + text + "' is below 0: give how many, or 0 for no end" : "";
+      })
       ->type_name("N");
   watch->callback([&] { run = [&] { return Watch(options.command_line, options.watch); }; });
 }
@@ -243,11 +246,13 @@ void AddDiagnose(CLI::App& app, Options& options, std::function<int()>& run) {
   });
 }
 
-void AddPartFiles(CLI::App* command, PartFiles& parts) {
-  command
+// `batches`: whether a file may hold one.
+CLI::Option* AddPartFiles(CLI::App* command, PartFiles& parts, bool batches) {
+  return command
       ->add_option("files", parts.files,
-                   "one part a file: moments (.json or .npz, of a model by layer) or a batch (.npy); ID=FILE gives it "
-                   "another id than the file's name")
+                   std::string("one part a file: moments (.json or .npz, of a model by layer)") +
+                       (batches ? " or a session's batch (.npy)" : "") +
+                       "; its id is the file's name without the ending, or what ID=FILE says")
       ->type_name("FILE");
 }
 
@@ -256,11 +261,16 @@ void AddPopulationCommands(CLI::App& app, Options& options, std::function<int()>
       AddCommand(app, "observe", "Adds moments, or those of batches, to what a session has observed beside its state.",
                  "normctl observe encoder/bn3 step-17.npy\n         normctl observe encoder/ worker-3.json --once");
   AddNamed(observe, options.session);
-  AddPartFiles(observe, options.observe.parts);
+  CLI::Option* files = AddPartFiles(observe, options.observe.parts, /*batches=*/true);
   observe->add_flag("--once", options.observe.once, "a file counts once, by its id, however often it is sent");
   observe->add_flag("--dry-run", options.observe.dry_run, "only say what would come of it");
   observe->add_flag("--reset", options.observe.reset, "forget first what was observed");
-  observe->callback([&] { run = [&] { return Observe(options.command_line, options.session, options.observe); }; });
+  observe->callback([&options, &run, files] {
+    if (files->empty() && !options.observe.reset) {
+      throw CLI::ValidationError("files", "none is given: name some, or --reset to forget what was observed");
+    }
+    run = [&options] { return Observe(options.command_line, options.session, options.observe); };
+  });
 
   CLI::App* moments = AddCommand(
       app, "moments", "Shows the moments that are kept beside the state; with --json as merge reads them.",
@@ -279,7 +289,7 @@ void AddPopulationCommands(CLI::App& app, Options& options, std::function<int()>
       "normctl merge encoder/ round-1 site-1.json site-2.npz\n         normctl merge encoder/ round-1 --commit");
   AddNamed(merge, options.session);
   merge->add_option("merge-id", options.merge.id, "names the merge")->required()->type_name("ID");
-  AddPartFiles(merge, options.merge.parts);
+  AddPartFiles(merge, options.merge.parts, /*batches=*/false);
   merge
       ->add_option("--policy", options.merge.policy,
                    "exact (default), weighted (drops the variance between the parts) or keep-local (compares only)")
@@ -295,7 +305,7 @@ void AddPopulationCommands(CLI::App& app, Options& options, std::function<int()>
       "normctl calibrate encoder/bn3 drift x1.npy x2.npy --commit\n         normctl calibrate encoder/ drift --commit");
   AddNamed(calibrate, options.session);
   calibrate->add_option("calibration-id", options.calibrate.id, "names the calibration")->required()->type_name("ID");
-  AddPartFiles(calibrate, options.calibrate.parts);
+  AddPartFiles(calibrate, options.calibrate.parts, /*batches=*/true);
   calibrate
       ->add_option("--estimator", options.calibrate.estimator,
                    "pooled (default) or algorithm-2 (Ioffe & Szegedy 2015; batches of one size)")
@@ -477,7 +487,12 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? kOk : kUsage;
   }
   absl::ParseDuration(options.timeout, &options.command_line.timeout);
-  return run();
+  const int code = run();
+  // What could not be printed is lost, such as on a full disk.
+  const bool is_printed = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  if (is_printed || code != kOk) return code;
+  std::fputs("normctl: standard output cannot be written, so that the result is not all there\n", stderr);
+  return kFailed;
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <zip.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -29,17 +31,27 @@ absl::Status Wrong(const std::string& path, absl::string_view what) {
 }
 
 absl::StatusOr<Moments> FromJson(const std::string& path, const nlohmann::json& json) {
-  try {
-    return Moments{.count = json.at("count").get<int64_t>(),
-                   .mean = json.at("mean").get<std::vector<double>>(),
-                   .m2 = json.at("m2").get<std::vector<double>>()};
-  } catch (const nlohmann::json::exception& error) {
-    return Wrong(path, absl::StrCat(error.what(), ": ", kNeeded));
+  if (!json.is_object()) return Wrong(path, absl::StrCat("is no object: ", kNeeded));
+  for (const char* const name : {"count", "mean", "m2"}) {
+    if (!json.contains(name)) return Wrong(path, absl::StrCat("has no \"", name, "\": ", kNeeded));
   }
+  const nlohmann::json& count = json["count"];
+  const bool fits = count.is_number_integer() && (!count.is_number_unsigned() || count.get<uint64_t>() <= INT64_MAX);
+  if (!fits) return Wrong(path, absl::StrCat("count is ", count.dump(), ": send a whole number of values a channel"));
+  for (const char* const name : {"mean", "m2"}) {
+    const nlohmann::json& values = json[name];
+    const bool is_vector = values.is_array() && std::all_of(values.begin(), values.end(),
+                                                            [](const auto& value) { return value.is_number(); });
+    if (!is_vector) return Wrong(path, absl::StrCat(name, " is no list of numbers: ", kNeeded));
+  }
+  return Moments{.count = count.get<int64_t>(),
+                 .mean = json["mean"].get<std::vector<double>>(),
+                 .m2 = json["m2"].get<std::vector<double>>()};
 }
 
 absl::StatusOr<Data> ReadJson(const std::string& path, const std::string& bytes) {
   const nlohmann::json json = nlohmann::json::parse(bytes, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded()) return Wrong(path, absl::StrCat("is no JSON, which has no NaN or Infinity: ", kNeeded));
   if (!json.is_object()) return Wrong(path, absl::StrCat("is no JSON object: ", kNeeded));
   Data data;
   if (json.contains("count")) {

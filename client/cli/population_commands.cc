@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -31,19 +32,34 @@ struct Part {
   client::Tensor tensor;
 };
 
-absl::StatusOr<Part> ReadPart(const std::string& file) {
-  Part part;
-  std::string path = file;
+// The id and the path that an argument names.
+std::pair<std::string, std::string> IdAndPath(const std::string& file) {
   // An id has no '/', a path may have a '='.
   const size_t equals = file.find('=');
   if (equals != std::string::npos && equals > 0 && file.find('/') > equals) {
-    part.id = file.substr(0, equals);
-    path = file.substr(equals + 1);
-  } else {
-    const size_t slash = file.rfind('/');
-    part.id = file.substr(slash == std::string::npos ? 0 : slash + 1);
-    part.id = part.id.substr(0, part.id.rfind('.'));
+    return {file.substr(0, equals), file.substr(equals + 1)};
   }
+  const size_t slash = file.rfind('/');
+  const std::string name = file.substr(slash == std::string::npos ? 0 : slash + 1);
+  return {name.substr(0, name.rfind('.')), file};
+}
+
+// INVALID_ARGUMENT: two files have one id, under which only one of them would count.
+absl::Status CheckIds(const PartFiles& parts) {
+  std::map<std::string, std::string> seen;
+  for (const std::string& file : parts.files) {
+    const auto [other, is_new] = seen.emplace(IdAndPath(file).first, file);
+    if (is_new) continue;
+    return absl::InvalidArgumentError(absl::StrCat(other->second, " and ", file, " have the same id \"", other->first,
+                                                   "\", and a part counts once: give one another id, as ID=FILE"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Part> ReadPart(const std::string& file) {
+  Part part;
+  std::string path;
+  std::tie(part.id, path) = IdAndPath(file);
   if (IsMomentsFile(path)) {
     auto data = ReadMomentsFile(path);
     if (!data.ok()) return data.status();
@@ -153,25 +169,41 @@ double MeanOf(const std::vector<double>& values) {
   return values.empty() ? 0 : sum / static_cast<double>(values.size());
 }
 
+// "1 part", "3 parts".
+std::string Counted(int64_t count, const char* one, const char* many) {
+  return absl::StrCat(count, " ", count == 1 ? one : many);
+}
+std::string Parts(int64_t count) { return Counted(count, "part", "parts"); }
+std::string Batches(int64_t count) { return Counted(count, "batch", "batches"); }
+
 std::string MergedText(const client::Merged& merged) {
-  if (!merged.committed) return absl::StrFormat("%s has %d parts\n", merged.name, merged.num_parts);
+  if (!merged.committed) return absl::StrFormat("%s has %s\n", merged.name, Parts(merged.num_parts));
   return absl::StrFormat(
-      "%s is %s %d parts, generation %d; variance within them %.4g, between them %.4g (mean over channels)\n",
-      merged.name, merged.merged.has_value() ? "merged of" : "compared over", merged.num_parts, merged.generation,
+      "%s is %s %s, generation %d; variance within them %.4g, between them %.4g (mean over channels)\n", merged.name,
+      merged.merged.has_value() ? "merged of" : "compared over", Parts(merged.num_parts), merged.generation,
       MeanOf(merged.variance_within), MeanOf(merged.variance_between));
 }
 
-std::string CalibratedText(const client::Calibrated& calibrated) {
-  if (!calibrated.committed) return absl::StrFormat("%s has %d batches\n", calibrated.name, calibrated.num_batches);
+std::string CalibratedText(const client::Calibrated& calibrated, const std::string& to_snapshot) {
+  const std::string batches = Batches(calibrated.num_batches);
+  if (!calibrated.committed) return absl::StrFormat("%s has %s\n", calibrated.name, batches);
+  const double before = MeanOf(calibrated.before.running_var), after = MeanOf(calibrated.after.running_var);
+  if (!to_snapshot.empty()) {
+    return absl::StrFormat(
+        "%s has the snapshot %s, calibrated on %s, and stays as it is, generation %d; running "
+        "variance of the snapshot %.4g, of the session %.4g (mean over channels)\n",
+        calibrated.name, to_snapshot, batches, calibrated.generation, after, before);
+  }
   return absl::StrFormat(
-      "%s is calibrated on %d batches, generation %d; running variance %.4g, was %.4g (mean over channels)\n",
-      calibrated.name, calibrated.num_batches, calibrated.generation, MeanOf(calibrated.after.running_var),
-      MeanOf(calibrated.before.running_var));
+      "%s is calibrated on %s, generation %d; running variance %.4g, was %.4g (mean over channels)\n", calibrated.name,
+      batches, calibrated.generation, after, before);
 }
 
 }  // namespace
 
 int Observe(const CommandLine& command_line, const std::string& session, const ObserveCommandOptions& options) {
+  if (absl::Status status = options.once ? CheckIds(options.parts) : absl::OkStatus(); !status.ok())
+    return Fail(command_line, status);
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
   bool reset = options.reset;
@@ -226,6 +258,7 @@ int ReadMoments(const CommandLine& command_line, const std::string& session, con
 }
 
 int Merge(const CommandLine& command_line, const std::string& session, const MergeCommandOptions& options) {
+  if (absl::Status status = CheckIds(options.parts); !status.ok()) return Fail(command_line, status);
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
   const auto send = [&](std::vector<client::MomentsPart> parts, const client::MergeOptions& call) {
@@ -244,11 +277,12 @@ int Merge(const CommandLine& command_line, const std::string& session, const Mer
     merged = send({}, call);
   }
   return Show(command_line, session, merged, MergedJson, [&](const client::Merged& each) {
-    return options.drop ? absl::StrFormat("%s has dropped %d parts\n", each.name, each.num_parts) : MergedText(each);
+    return options.drop ? absl::StrFormat("%s has dropped %s\n", each.name, Parts(each.num_parts)) : MergedText(each);
   });
 }
 
 int Calibrate(const CommandLine& command_line, const std::string& session, const CalibrateCommandOptions& options) {
+  if (absl::Status status = CheckIds(options.parts); !status.ok()) return Fail(command_line, status);
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
   const auto send = [&](const client::Data& data, const client::CalibrateOptions& call) {
@@ -264,8 +298,8 @@ int Calibrate(const CommandLine& command_line, const std::string& session, const
     calibrated = send({}, call);
   }
   return Show(command_line, session, calibrated, CalibratedJson, [&](const client::Calibrated& each) {
-    return options.drop ? absl::StrFormat("%s has dropped %d batches\n", each.name, each.num_batches)
-                        : CalibratedText(each);
+    return options.drop ? absl::StrFormat("%s has dropped %s\n", each.name, Batches(each.num_batches))
+                        : CalibratedText(each, options.to_snapshot);
   });
 }
 

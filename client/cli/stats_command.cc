@@ -49,6 +49,12 @@ client::StatsOptions WhatIsAsked(const StatsCommandOptions& options) {
 }  // namespace
 
 int Stats(const CommandLine& command_line, const StatsCommandOptions& options) {
+  if (options.by_drift && !IsModel(options.session)) {
+    return Fail(command_line,
+                absl::InvalidArgumentError(absl::StrCat("--by-drift ranks a model's sessions, and \"", options.session,
+                                                        "\" names one session: name a "
+                                                        "model, with a '/' at its end")));
+  }
   std::optional<OutputFile> plot;
   if (!options.plot.empty()) {
     if (IsModel(options.session)) {
@@ -68,6 +74,7 @@ int Stats(const CommandLine& command_line, const StatsCommandOptions& options) {
   if (options.by_drift) RankByDrift(*stats);
   if (plot.has_value()) {
     if (absl::Status status = WritePlot(stats->front(), *plot); !status.ok()) return Fail(command_line, status);
+    if (!options.stats.return_last_batch) stats->front().last_batch.reset();  // was asked for the picture alone
   }
   if (command_line.json) {
     Print(JsonLine(options.session, *stats, [](const SessionStats& each) { return ToJson(each); }));

@@ -199,13 +199,19 @@ std::string ModelText(const std::vector<SessionStats>& sessions) {
     const std::string flags = FlagsText(stats);
     const std::string spark =
         PaddedSparkline(Sparkline(Roots(statistics.running_var), kModelSparkWidth), kModelSparkWidth);
-    absl::StrAppendFormat(&text, "%8s  %8d  %-7s %9d  %-24s %s %-24s %s%s\n", DriftText(stats),
-                          statistics.running_mean.size(), ModeName(stats.mode), statistics.num_batches_tracked,
-                          RangeText(statistics.running_mean), spark, RangeText(statistics.running_var), stats.name,
-                          flags.empty() ? "" : absl::StrCat("   ", flags));
+    absl::StrAppendFormat(
+        &text, "%8s  %8d  %-7s %9d  %-24s %s %-24s %s%s\n", DriftText(stats),
+        stats.summary.has_value() ? stats.summary->num_features : static_cast<int64_t>(statistics.running_mean.size()),
+        ModeName(stats.mode), statistics.num_batches_tracked, RangeText(statistics.running_mean), spark,
+        RangeText(statistics.running_var), stats.name, flags.empty() ? "" : absl::StrCat("   ", flags));
   }
-  absl::StrAppend(&text,
-                  "\ndrift: how far the newest batch lies from the running statistics, in their own deviations\n");
+  const bool is_compared = !sessions.empty() && sessions[0].comparison.has_value();
+  const client::ComparisonSource source =
+      is_compared ? sessions[0].comparison->source : client::ComparisonSource::kLastBatch;
+  const char* const data = source == client::ComparisonSource::kObserved ? "what was observed lies"
+                           : source == client::ComparisonSource::kShadow ? "the shadow moments lie"
+                                                                         : "the newest batch lies";
+  absl::StrAppend(&text, "\ndrift: how far ", data, " from the running statistics, in their own deviations\n");
   return text;
 }
 

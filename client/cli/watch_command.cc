@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
@@ -119,7 +120,9 @@ std::string JsonLines(const StatsUpdate& update) {
 
 // False: nobody reads any more.
 bool Print(const std::string& text) {
-  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return true;
+  if (errno == EPIPE) std::clearerr(stdout);  // that is no failure
+  return false;
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "normserve/stats_watch.h"
 
+#include <limits>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -55,7 +56,10 @@ absl::StatusOr<StatsUpdate> StatsWatch::Next() {
     if (!retries.has_value()) {
       // From when it is missed: it may have been silent for long.
       const absl::Duration patience = state_->request.patience.value_or(state_->options.timeout);
-      retries.emplace(state_->options.retry, now + patience, /*repeatable=*/true);
+      RetryPolicy policy = state_->options.retry;
+      // As often as there is time for: a server takes its time to start again.
+      if (policy.max_attempts > 1) policy.max_attempts = std::numeric_limits<int>::max();
+      retries.emplace(policy, now + patience, /*repeatable=*/true);
     }
     const auto delay = retries->NextDelay(update.status(), now);
     if (!delay.has_value() || !state_->Wait(*delay)) {

@@ -21,6 +21,13 @@
 namespace normserve {
 namespace {
 
+// What a batch had, by which a variance is converted.
+absl::Status CheckValuesPerChannel(int64_t count) {
+  if (count == 0 || count >= 2) return absl::OkStatus();
+  return FieldError("values_per_channel",
+                    absl::StrCat("values_per_channel is ", count, ": send 2 or more, or 0 where it is not known"));
+}
+
 absl::StatusOr<ExistingSession> ReadExisting(int existing) {
   switch (existing) {
     case v1::EXISTING_SESSION_UNSPECIFIED:
@@ -152,10 +159,7 @@ absl::StatusOr<ImportDraft> ReadImportBegin(const v1::ImportBegin& begin) {
   const auto kept_by = ReadConvention("kept_by", begin.kept_by());
   if (!kept_by.ok()) return kept_by.status();
   if (kept_by->has_value()) draft.kept_variance = ConventionDefaults(**kept_by).running_variance;
-  if (begin.values_per_channel() < 0 || begin.values_per_channel() == 1) {
-    return FieldError("values_per_channel", absl::StrCat("values_per_channel is ", begin.values_per_channel(),
-                                                         ": send 2 or more, or 0 where it is not known"));
-  }
+  if (absl::Status status = CheckValuesPerChannel(begin.values_per_channel()); !status.ok()) return status;
   draft.values_per_channel = begin.values_per_channel();
   draft.check_existing = [message = begin.config()](const std::string& name, const SessionConfig& there) {
     return CheckConfigIs(message, name, there);
@@ -205,6 +209,7 @@ absl::StatusOr<Export> MakeExport(const v1::ExportStateRequest& request,
   if (!convention.ok()) return convention.status();
   const auto prefix = ReadPrefix(request.prefix());
   if (!prefix.ok()) return prefix.status();
+  if (absl::Status status = CheckValuesPerChannel(request.values_per_channel()); !status.ok()) return status;
   const Wanted wanted{.convention = *convention, .values_per_channel = request.values_per_channel()};
   v1::ExportSummary summary;
   std::vector<OutgoingLayer> layers;

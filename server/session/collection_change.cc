@@ -98,7 +98,24 @@ void Replace(const CollectionStep& step, Outcome outcome, const SessionContent& 
   }
   next->generation += 1;
   next->lineage += 1;
+  change.observations = newest.observations;
+  change.observations->history = WithReplacement(newest.observations.history.get(), *next);
   change.state = std::move(next);
+}
+
+// INVALID_ARGUMENT (NON_FINITE): a Forward could not compute with these in float32.
+absl::Status CheckFitsFloat(const std::string& session, const NormalizationStatistics& running) {
+  constexpr double kMost = std::numeric_limits<float>::max();
+  for (size_t c = 0; c < running.mean.size(); ++c) {
+    for (const auto& [what, value] : {std::pair{"mean", running.mean[c]}, std::pair{"variance", running.variance[c]}}) {
+      if (std::abs(value) <= kMost) continue;
+      return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kNonFinite,
+                       absl::StrCat("of the parts together the ", what, " of channel ", c, " of session \"", session,
+                                    "\" is ", value, ", beyond float32: leave out the part that makes it so large"),
+                       {{"field", "parts"}, {"channel", absl::StrCat(c)}});
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<SessionChange> Commit(const CollectionStep& step, const CollectionSums& sums,
@@ -118,6 +135,7 @@ absl::StatusOr<SessionChange> Commit(const CollectionStep& step, const Collectio
   if (step.key.first == CollectionKind::kCalibration || step.policy != MergePolicy::kKeepLocal) {
     auto outcome = OutcomeOf(step, sums, state);
     if (!outcome.ok()) return outcome.status();
+    if (absl::Status status = CheckFitsFloat(identity.name, outcome->running); !status.ok()) return status;
     if (step.key.first == CollectionKind::kCalibration) {
       result->before = *state.running;
       result->after = outcome->running;
@@ -228,7 +246,7 @@ absl::StatusOr<SessionChange> ChangeCollection(const CollectionStep& step, const
     change.answer = std::move(answer);
     return change;
   }
-  if (state.running == nullptr) return NotTracked("parts", identity.name);
+  if (state.running == nullptr) return NotTracked("parts", identity.name, "Observe keeps moments beside any session");
   if (before != nullptr && before->result != nullptr) {
     if (!step.parts.empty() || step.drop) {
       return CollectionCommitted(identity.name, CollectionText(step.key), before->result->num_parts,

@@ -232,7 +232,7 @@ absl::StatusOr<SessionChange> ModelImport::Replace(const SessionJournal& journal
                                              " channels and its layer in the file ", draft.config.num_features,
                                              ": delete the session first"));
     }
-    if (!config.track_running_stats) return NotTracked("data", layer.name);
+    if (!config.track_running_stats) return NotTracked("data", layer.name, "leave track_running_stats out of config");
     if (!config.affine && draft.config.affine) return NotAffine(layer.name);
     if (draft_.check_existing) {
       if (absl::Status status = draft_.check_existing(layer.name, config); !status.ok()) return status;

@@ -47,12 +47,11 @@ absl::Status AnswerDropped(absl::string_view name, absl::string_view request_id,
                    {{"session", std::string(name)}, {"generation", absl::StrCat(generation)}});
 }
 
-absl::Status NotTracked(absl::string_view field, absl::string_view name) {
-  return MakeError(
-      absl::StatusCode::kFailedPrecondition, ErrorReason::kNotTracked,
-      absl::StrCat(field, " asks for running statistics, and session \"", name,
-                   "\" tracks none (track_running_stats is false): normalise with the batch and update NONE"),
-      {{"field", std::string(field)}, {"session", std::string(name)}});
+absl::Status NotTracked(absl::string_view field, absl::string_view name, absl::string_view advice) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, ErrorReason::kNotTracked,
+                   absl::StrCat(field, " asks for running statistics, and session \"", name,
+                                "\" tracks none (track_running_stats is false): ", advice),
+                   {{"field", std::string(field)}, {"session", std::string(name)}});
 }
 
 absl::Status NotAffine(absl::string_view name) {

@@ -27,7 +27,8 @@ absl::Status RequestIdReused(absl::string_view request_id);
 absl::Status AnswerDropped(absl::string_view name, absl::string_view request_id, int64_t generation);
 
 // FAILED_PRECONDITION (NOT_TRACKED): `field` asks for running statistics of a session that has none.
-absl::Status NotTracked(absl::string_view field, absl::string_view name);
+absl::Status NotTracked(absl::string_view field, absl::string_view name,
+                        absl::string_view advice = "normalise with the batch and update NONE");
 
 // FAILED_PRECONDITION (NOT_AFFINE): parameters for a session without any.
 absl::Status NotAffine(absl::string_view name);

@@ -100,6 +100,10 @@ class Stats(ServerTestCase):
             bn.stats(view="whole")
         with self.assertRaisesRegex(ValueError, "last_batch, shadow, observed"):
             bn.stats(compare_with="mean")
+        with self.assertRaisesRegex(TypeError, "history is 3"):
+            bn.stats(history=3)
+        with self.assertRaisesRegex(TypeError, "history.since is 'yesterday'"):
+            bn.stats(history=normserve.HistoryRange(since="yesterday"))
 
 
 if __name__ == "__main__":

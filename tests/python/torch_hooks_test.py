@@ -125,11 +125,26 @@ class Hooks(unittest.TestCase):
                 raise RuntimeError("training broke")
         for module in self.model.modules():
             self.assertFalse(module._forward_pre_hooks or module._forward_hooks)
-        self.assertEqual(sending.sent, 0)
+        self.assertEqual((sending.sent, sending.dropped), (0, 2), "what is on its way is given up too")
+        self.assertIsInstance(sending.last_error, TimeoutError)
         receiver.may_go_on.set()
         thread.join(DEADLINE_SECONDS)
         self.assertFalse(thread.is_alive())
-        self.assertEqual(sending.sent + sending.dropped, 2)
+        self.assertEqual((sending.sent, sending.dropped), (0, 2))
+
+    def test_a_step_that_is_not_finite_leaves_the_others_alone(self):
+        receiver, data = Receiver(waits=True), batches(4)
+        with hooks(self.model, receiver) as sending:
+            self.model(data[0])
+            self.assertTrue(receiver.called.wait(DEADLINE_SECONDS))
+            self.model(data[1])  # these three travel together
+            self.model(data[2] * torch.nan)
+            self.model(data[3])
+            receiver.may_go_on.set()
+        # The running statistics are NaN from then on, and so is what the second layer is fed; the first one's input is not.
+        self.assertEqual(receiver.total("twice").count, 2 * (len(data[0]) + len(data[1]) + len(data[3])))
+        self.assertEqual((sending.sent, sending.dropped), (3, 1))
+        self.assertIsInstance(sending.last_error, ValueError)
 
     def test_a_failed_forward_sends_nothing_of_its_step(self):
         receiver, data = Receiver(), batches(2)

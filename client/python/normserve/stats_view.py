@@ -145,10 +145,14 @@ def stats_request(
     )
     if first_channel or num_channels:
         request.channel_range.CopyFrom(pb.ChannelRange(first=first_channel, count=num_channels))
+    if not isinstance(history, bool | HistoryRange):
+        raise TypeError(f"history is {history!r}: True, False or a HistoryRange")
     if history is not False:
         request.history_range.SetInParent()
     if isinstance(history, HistoryRange):
         if history.since is not None:
+            if not isinstance(history.since, datetime.datetime):
+                raise TypeError(f"history.since is {history.since!r}: a datetime.datetime, or None")
             timestamp.to_wire(history.since, request.history_range.since_time)
         if history.after_generation is not None:
             request.history_range.after_generation = history.after_generation

@@ -61,6 +61,7 @@ class TrainingHooks:
         self._queue: collections.deque[_Step] = collections.deque()
         self._in_work = 0
         self._closing = False
+        self._given_up = False  # what is in work is counted as dropped
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> TrainingHooks:
@@ -99,11 +100,16 @@ class TrainingHooks:
         self._handles.clear()
         with self._changed:
             self._closing = True  # no more waiting for company
-        self.flush()
+        is_sent = self.flush()
         with self._changed:
-            self.dropped += len(self._queue)
+            # What is on its way may still arrive; nobody will know.
+            lost = len(self._queue) + self._in_work
+            self.dropped += lost
+            self._given_up = True
             self._queue.clear()
             self._changed.notify_all()
+        if not is_sent and lost and self.last_error is None:
+            self._note(TimeoutError(f"{lost} steps were not sent within flush_timeout, {self._flush_timeout} s"))
 
     # ---- The training thread. Nothing here may raise, wait for the server or copy from a device.
 
@@ -155,13 +161,21 @@ class TrainingHooks:
                 steps = list(self._queue)
                 self._queue.clear()
                 self._in_work = len(steps)
+            failed = 0
             try:
-                self._send(_merged(steps))
-                failed, backoff = 0, self._interval
+                # One step with a NaN must not take the sound ones with it.
+                moments, failed = _merged(steps)
+                if failed:
+                    self._note(ValueError(f"{failed} steps have inputs that are not finite"))
+                if moments:
+                    self._send(moments)
+                backoff = self._interval
             except Exception as error:  # pylint: disable=broad-exception-caught
                 self._note(error)
                 failed, backoff = len(steps), min(max(2 * backoff, 0.1), _SLOWEST_RETRY)
             with self._changed:
+                if self._given_up:
+                    return
                 self._in_work = 0
                 self.sent += len(steps) - failed
                 self.dropped += failed
@@ -188,16 +202,27 @@ def _summary(tensor: torch.Tensor) -> tuple[int, torch.Tensor, torch.Tensor, tor
     return count, mean, rest, var.clamp(min=0)
 
 
-def _merged(steps: list[_Step]) -> dict[str, Moments]:
+def _merged(steps: list[_Step]) -> tuple[dict[str, Moments], int]:
+    """The moments of all steps together, and how many were left out because a layer's were not finite."""
     found: dict[str, Moments] = {}
+    left_out = 0
     for step in steps:
-        for name, uses in step.items():
-            for count, mean, rest, var in uses:
-                if count == 0:
-                    continue
-                moments = Moments(count, _double(mean) + _double(rest), _double(var) * count)
+        of_step = {
+            name: [Moments(count, _double(mean) + _double(rest), _double(var) * count)
+                   for count, mean, rest, var in uses if count > 0]
+            for name, uses in step.items()
+        }  # fmt: skip
+        if not all(_is_finite(moments) for uses in of_step.values() for moments in uses):
+            left_out += 1
+            continue
+        for name, uses in of_step.items():
+            for moments in uses:
                 found[name] = found[name] + moments if name in found else moments
-    return found
+    return found, left_out
+
+
+def _is_finite(moments: Moments) -> bool:
+    return bool(np.isfinite(moments.mean).all() and np.isfinite(moments.m2).all())
 
 
 def _double(tensor: torch.Tensor) -> Any:

@@ -322,6 +322,40 @@ class Normctl(ServerTestCase):
         self.assertIn("nothing was seen", self.normctl("stats", "seen/", "--history"))
         self.assertIn("no length of time", self.refused("stats", "seen/a", "--history", "--since", "yesterday", status=USAGE))
 
+    def test_output_that_cannot_be_written_is_a_failure(self):
+        self.normctl("create", "full/a", "--num-features", "2")
+        for command in (["stats", "full/a"], ["watch", "full/a", "--count", "1"], ["moments", "full/a", "--json"]):
+            with open("/dev/full", "wb") as full:
+                done = subprocess.run([NORMCTL, "--server", self.server.address, *command], stdin=subprocess.DEVNULL,
+                                      stdout=full, stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
+            self.assertEqual(done.returncode, FAILED, command)
+            self.assertIn("standard output", done.stderr)
+
+    def test_files_of_moments_that_are_none_are_refused_by_name(self):
+        self.normctl("create", "parts/a", "--num-features", "1")
+        path = self.folder / "part.json"
+        for text, words in (('{"count": 10.5, "mean": [1], "m2": [2]}', "count is 10.5"), ('{"count": 1, "mean": [1]}', 'no "m2"'),
+                            ('{"count": 1, "mean": ["a"], "m2": [0]}', "mean is no list of numbers"),
+                            ('{"count": 1, "mean": [NaN], "m2": [0]}', "no NaN"), ("[1]", "is no JSON object"),
+                            ('{"layer": 3}', "layer layer: is no object")):
+            path.write_text(text, encoding="utf-8")
+            self.assertIn(words, self.refused("observe", "parts/a", str(path)), text)
+        self.assertEqual(self.normctl_json("moments", "parts/a")["count"], 0)
+
+    def test_two_files_with_one_id_are_refused_before_anything_is_sent(self):
+        self.normctl("create", "ids/a", "--num-features", "1")
+        for folder in ("one", "two"):
+            (self.folder / folder).mkdir()
+            (self.folder / folder / "site.json").write_text('{"count": 2, "mean": [1], "m2": [2]}', encoding="utf-8")
+        files = [str(self.folder / folder / "site.json") for folder in ("one", "two")]
+        self.assertIn('have the same id "site"', self.refused("merge", "ids/a", "round", *files))
+        self.assertIn("COLLECTION_NOT_FOUND", self.refused("merge", "ids/a", "round"))
+        self.assertEqual(self.normctl("merge", "ids/a", "round", files[0], "other=" + files[1]), "ids/a has 2 parts\n")
+        self.assertEqual(self.normctl("observe", "ids/a", *files), "ids/a has observed 4 values a channel\n")
+        self.assertIn("--reset", self.refused("observe", "ids/a", status=USAGE))
+        self.normctl("calibrate", "ids/a", "drift", files[0], "--commit", "--to-snapshot", "after")
+        self.assertEqual(self.normctl_json("show", "ids/a")["generation"], 0)
+
     def test_plot_writes_a_picture_of_the_statistics(self):
         self.normctl("create", "plot/a", "--num-features", "3")
         self.normctl("forward", "plot/a", "--input", self.save("x.npy", np.arange(24, dtype="<f4").reshape(8, 3)))
@@ -330,6 +364,8 @@ class Normctl(ServerTestCase):
         picture = path.read_bytes()
         self.assertEqual(picture[:8], b"\x89PNG\r\n\x1a\n")
         self.assertEqual(struct.unpack(">II", picture[16:24]), (1000, 520))
+        self.assertNotIn("last_batch", self.normctl("stats", "plot/a", "--plot", str(path)), "which is for the picture")
+        self.assertIn("--by-drift ranks a model's", self.refused("stats", "plot/a", "--by-drift"))
         self.assertIn("names a model", self.refused("stats", "plot/", "--plot", str(path)))
         self.assertIn("/nowhere/a.png", self.refused("stats", "plot/a", "--plot", "/nowhere/a.png"))
         self.assertEqual(path.read_bytes(), picture)

@@ -26,8 +26,12 @@ absl::StatusOr<LayerFinding> FindingOf(const std::shared_ptr<Session>& session, 
   LayerFinding finding{.evidence = EvidenceOf(content)};
   const Evidence& evidence = finding.evidence;
   DiagnoseRequest request{.name = session->name()};
-  // Of the newest batch Diagnose knows more than its moments.
-  if (evidence.count() > 0 && evidence.moments != content.observations.last_batch) request.moments = *evidence.moments;
+  // Of the newest batch, and of what was observed, Diagnose knows more than its moments.
+  if (evidence.count() > 0 && evidence.moments == content.observations.observed) {
+    request.observed = true;
+  } else if (evidence.count() > 0 && evidence.moments != content.observations.last_batch) {
+    request.moments = *evidence.moments;
+  }
   auto diagnoses = Diagnose({session}, {content}, request);
   if (!diagnoses.ok()) return diagnoses.status();
   finding.diagnosis = std::move(diagnoses->front().layer);

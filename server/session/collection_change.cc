@@ -1,12 +1,15 @@
 #include "server/session/collection_change.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/error_reason.h"
 #include "server/session/field_error.h"
+#include "server/session/history.h"
 #include "server/session/part_id.h"
 #include "server/session/session_errors.h"
 

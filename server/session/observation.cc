@@ -43,6 +43,8 @@ absl::Status CheckSum(const Moments& sum, const std::string& session) {
 absl::StatusOr<Observations> Add(const Addition& addition, const std::string& session, const Observations& before) {
   Observations after = before;
   if (addition.reset) {
+    // A reset that is sent again, or finds nothing, is no reason to lose what there is to compare with.
+    if (after.observed != nullptr) after.observed_before = after.observed;
     after.observed = nullptr;
     after.observed_parts = nullptr;
   }

@@ -25,7 +25,7 @@ struct ObserveRequest {
   bool is_empty = false;  // what came was an empty batch, which adds nothing
   std::string part_id;    // empty: counts as often as it comes
   bool dry_run = false;
-  bool reset = false;  // forget first what was observed
+  bool reset = false;  // begin anew: what was observed becomes what was observed before, unless it is nothing
 
   // Of a batch that came in place of moments; nothing: it was empty.
   void TakeBatch(std::optional<Moments> moments) {

@@ -19,7 +19,7 @@ static_assert(std::endian::native == std::endian::little, "records are written a
 
 constexpr char kFirstVersion = 1;
 // The newest of heads, requests and snapshots.
-constexpr char kHeadVersion = 5;
+constexpr char kHeadVersion = 6;
 constexpr char kRequestVersion = 2;
 constexpr char kSnapshotVersion = 4;
 constexpr const char* kOfAnotherRow = "it is the record of another row";
@@ -431,6 +431,7 @@ SessionHead ReadHeadFields(RecordReader& from) {
   if (from.version() >= 3) head.observed_version = from.Int();
   if (from.version() >= 4) head.num_updates = from.Int();
   if (from.version() >= 5) head.num_collection_rows = from.Int();
+  if (from.version() >= 6) head.observed_before_version = from.Int();
   return head;
 }
 
@@ -448,7 +449,7 @@ std::string WriteHead(const SessionHead& head) {
   WriteState(head.state, to);
   to.Time(head.create_time).Text(head.name).Text(head.uid);
   to.Int(head.num_remembered).Int(head.shadow_version).Int(head.observed_version);
-  return to.Int(head.num_updates).Int(head.num_collection_rows).Finish();
+  return to.Int(head.num_updates).Int(head.num_collection_rows).Int(head.observed_before_version).Finish();
 }
 
 absl::StatusOr<SessionHead> ReadHead(const StoredPart& what, const StoredHead& row) {

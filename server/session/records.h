@@ -9,7 +9,8 @@
 //
 //   head      at its end: name and uid of the session; the number of requests remembered so far; the version of the
 //             shadow moments, -1 for none. (Those of the other vectors are in its state.) Version 3 adds that of the
-//             observed moments, version 5 the number of rows of collections.
+//             observed moments, version 5 the number of rows of collections, version 6 the version of the moments
+//             observed before.
 //   request   at its beginning: uid of the session, empty for the server's; request_id; sequence
 //   snapshot  at its beginning: uid of the session; name
 //
@@ -55,11 +56,12 @@ struct SessionHead {
   // Since version 2.
   std::string name;
   std::string uid;
-  int64_t num_remembered = kNotRecorded;  // requests so far: the ring holds the last of them
-  int64_t shadow_version = kNotRecorded;  // kNoVersion: there are no shadow moments
-  int64_t observed_version = kNoVersion;  // since version 3; kNoVersion: there are none
-  int64_t num_updates = 0;                // since version 4; as History has it
-  int64_t num_collection_rows = 0;        // since version 5
+  int64_t num_remembered = kNotRecorded;         // requests so far: the ring holds the last of them
+  int64_t shadow_version = kNotRecorded;         // kNoVersion: there are no shadow moments
+  int64_t observed_version = kNoVersion;         // since version 3; kNoVersion: there are none
+  int64_t num_updates = 0;                       // since version 4; as History has it
+  int64_t num_collection_rows = 0;               // since version 5
+  int64_t observed_before_version = kNoVersion;  // since version 6; kNoVersion: there are none
 };
 
 // What Observe was told: the moments of it all, and the newest parts.

@@ -6,8 +6,8 @@ namespace normserve {
 
 int64_t SessionSizeBytes(int64_t num_features) {
   constexpr int64_t kMaxBytes = std::numeric_limits<int64_t>::max();
-  // Of the shadow moments and those observed.
-  constexpr int64_t kMomentsBytesPerChannel = 4 * sizeof(double);
+  // Of the shadow moments, those observed and those observed before.
+  constexpr int64_t kMomentsBytesPerChannel = 6 * sizeof(double);
   const int64_t fixed_bytes = StateSizeBytes(0) + HistorySizeBytes(0);
   const int64_t bytes_per_channel =
       StateSizeBytes(1) - StateSizeBytes(0) + HistorySizeBytes(1) - HistorySizeBytes(0) + kMomentsBytesPerChannel;

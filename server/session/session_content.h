@@ -32,6 +32,8 @@ struct Observations {
   std::shared_ptr<const Moments> observed;    // of all that Observe was told since its last reset, merged
   std::shared_ptr<const std::vector<ObservedPart>> observed_parts;  // the newest of them, oldest first; null: none
   int64_t observed_version = 0;                                     // of both, as shadow_version
+  std::shared_ptr<const Moments> observed_before;  // all of what the last reset forgot that found any; a reference
+  int64_t observed_before_version = 0;             // as shadow_version
 };
 
 using Snapshots = std::map<std::string, StateSnapshot, std::less<>>;

@@ -127,7 +127,8 @@ absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::sh
     for (const auto& batch : recent) {
       if (batch.get() != moments) earlier.push_back(batch.get());
     }
-    auto layer = DiagnoseLayer(layer_of, moments == nullptr ? Moments{} : *moments, earlier);
+    auto layer = DiagnoseLayer(layer_of, moments == nullptr ? Moments{} : *moments, earlier,
+                               request.observed ? seen.observed_before.get() : nullptr);
     if (!layer.ok()) return layer.status();
     layers.push_back(*std::move(layer));
   }

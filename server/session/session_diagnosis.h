@@ -34,8 +34,9 @@ struct SessionDiagnosis {
 };
 
 // Diagnoses each of `sessions` as `contents` (as many) has it, on the request's moments, on what it has observed or,
-// without either, on the newest batch that was folded in, with up to seven or eight batches before it as its history.
-// Worst first. INVALID_ARGUMENT: moments that do not fit; layers that are none of the sessions.
+// without either, on the newest batch that was folded in, with up to seven or eight batches before it as its history;
+// what it has observed with what it had observed before as the reference. Worst first. INVALID_ARGUMENT: moments that
+// do not fit; layers that are none of the sessions.
 absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::shared_ptr<Session>>& sessions,
                                                        const std::vector<SessionContent>& contents,
                                                        const DiagnoseRequest& request);

@@ -226,7 +226,9 @@ std::string SessionJournal::HeadOf(const SessionContent& content, int64_t num_re
                     .shadow_version = observations.shadow == nullptr ? kNoVersion : observations.shadow_version,
                     .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version,
                     .num_updates = num_updates,
-                    .num_collection_rows = NumCollectionRows(content.collections)});
+                    .num_collection_rows = NumCollectionRows(content.collections),
+                    .observed_before_version =
+                        observations.observed_before == nullptr ? kNoVersion : observations.observed_before_version});
 }
 
 SessionContent SessionJournal::Visible() const {
@@ -353,6 +355,9 @@ StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& f
   if (change.observations.has_value()) {
     if (change.observations->shadow != before.observations.shadow) change.observations->shadow_version = sequence;
     if (change.observations->observed != before.observations.observed) change.observations->observed_version = sequence;
+    if (change.observations->observed_before != before.observations.observed_before) {
+      change.observations->observed_before_version = sequence;
+    }
     pending.content.observations = *std::move(change.observations);
   }
   if (change.snapshots != nullptr) {
@@ -397,6 +402,9 @@ SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pend
          seen.observed == nullptr
              ? ""
              : WriteObserved(*seen.observed, seen.observed_parts == nullptr ? kNoParts : *seen.observed_parts)});
+  }
+  if (const auto& earlier = after.observations.observed_before; earlier != before.observations.observed_before) {
+    write.current.push_back({VectorKind::kObservedBefore, sequence, earlier == nullptr ? "" : WriteMoments(*earlier)});
   }
   if (after.snapshots != before.snapshots) {
     for (const auto& [name, snapshot] : *after.snapshots) {

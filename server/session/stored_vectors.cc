@@ -23,6 +23,7 @@ constexpr absl::string_view kParametersPart = "weight and bias";
 constexpr absl::string_view kRunningPart = "running statistics";
 constexpr absl::string_view kShadowPart = "shadow moments";
 constexpr absl::string_view kObservedPart = "observed moments";
+constexpr absl::string_view kObservedBeforePart = "moments observed before";
 constexpr absl::string_view kMissing = "it is missing";
 
 // Whether those of `recorded`, the version in the head, are there; nothing where the head says none.
@@ -66,6 +67,10 @@ absl::Status ReadVector(const StoredPart& session, const StoredVector& vector, s
       const StoredPart part = session.Of(kObservedPart);
       return Take(part, ReadObserved(part, vector.data), version, length, vectors.observed);
     }
+    case VectorKind::kObservedBefore: {
+      const StoredPart part = session.Of(kObservedBeforePart);
+      return Take(part, ReadMoments(part, vector.data), version, length, vectors.observed_before);
+    }
   }
   return StoredDataLost(session.Of("vectors"), "the kind of one is not known");
 }
@@ -90,6 +95,12 @@ absl::Status FillIn(const StoredPart& session, const StoredVectors& vectors, con
     observations.observed = std::make_shared<const Moments>((*observed)->moments);
     observations.observed_parts = std::make_shared<const std::vector<ObservedPart>>((*observed)->parts);
     observations.observed_version = vectors.observed.rbegin()->first;
+  }
+  auto before = Recorded(session.Of(kObservedBeforePart), head.observed_before_version, vectors.observed_before);
+  if (!before.ok()) return before.status();
+  if (*before != nullptr) {
+    observations.observed_before = *std::move(before);
+    observations.observed_before_version = vectors.observed_before.rbegin()->first;
   }
   return absl::OkStatus();
 }

@@ -23,6 +23,7 @@ struct StoredVectors {
   std::map<int64_t, std::shared_ptr<const NormalizationStatistics>> running;
   std::map<int64_t, std::shared_ptr<const Moments>> shadow;
   std::map<int64_t, std::shared_ptr<const ObservedMoments>> observed;
+  std::map<int64_t, std::shared_ptr<const Moments>> observed_before;
 };
 
 // Null: there are none of this version.

@@ -22,7 +22,7 @@ enum class Durability {
 };
 
 // The vectors of a session. A version is unique in its session and kind, and rises.
-enum class VectorKind { kParameters = 1, kRunning = 2, kShadow = 3, kObserved = 4 };
+enum class VectorKind { kParameters = 1, kRunning = 2, kShadow = 3, kObserved = 4, kObservedBefore = 5 };
 
 struct StoredVector {
   VectorKind kind = VectorKind::kParameters;

@@ -116,6 +116,16 @@ class Merge(ServerTestCase):
             self.assertEqual(raised.exception.reason, "COLLECTION_COMMITTED")
         self.assertEqual(bn.describe().generation, 1)
 
+    def test_a_result_beyond_float32_never_becomes_the_statistics(self):
+        bn = self.client.create("merge/huge", num_features=2)
+        huge = normserve.Moments(10, [1, 1e300], [1, 1])
+        for bring in (lambda: bn.merge("m", {"a": huge}, commit=True),
+                      lambda: (bn.calibrate("c", huge, part_id="a"), bn.calibrate("c", commit=True))):  # fmt: skip
+            with self.assertRaisesRegex(normserve.Error, r"mean of channel 1 .* is 1e\+300, beyond float32") as refused:
+                bring()
+            self.assertEqual(refused.exception.reason, "NON_FINITE")
+        self.assertEqual((bn.stats().generation, bn.stats().running_mean.tolist()), (0, [0, 0]))
+
     def test_a_dropped_merge_is_forgotten_and_its_bytes_are_free(self):
         bn = self.client.create(num_features=1000)
         before = self.client.info().state_bytes

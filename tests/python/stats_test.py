@@ -89,10 +89,15 @@ class Stats(ServerTestCase):
         bn.restore("ten")
         newest = bn.stats(history=normserve.HistoryRange(after_generation=snapshot.generation)).history
         self.assertEqual([(point.update, point.count) for point in newest], [(10, 0)])
+        bn.merge("round", {"site": normserve.Moments(4, [1, 2], [3, 4])}, commit=True)
+        bn.calibrate("drift", np.ones((4, 2), np.float32), part_id="a")
+        bn.calibrate("drift", commit=True)
+        newest = bn.stats(history=normserve.HistoryRange(after_generation=newest[0].generation)).history
+        self.assertEqual([(point.count, point.running_mean.max) for point in newest], [(0, 2), (0, 1)])
         later = normserve.HistoryRange(since=points[-1].time + datetime.timedelta(minutes=10))
         self.assertEqual(bn.stats(history=later).history, ())
         of_model = self.client.model("history").stats(history=normserve.HistoryRange(since=points[0].time))
-        self.assertEqual(len(of_model["a"].history), 11)
+        self.assertEqual(len(of_model["a"].history), 13)
 
     def test_a_word_that_is_none_is_told_before_anything_is_sent(self):
         bn = self.client.create(num_features=1)

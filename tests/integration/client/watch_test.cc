@@ -141,6 +141,28 @@ TEST(StatsWatch, AServerThatStartsAgainIsWatchedAgain) {
   }
 }
 
+// Tried again as long as there is time, however few repetitions other calls get.
+TEST(StatsWatch, FewAttemptsDoNotEndAWatch) {
+  const ScratchDirectory directory;
+  const std::vector<std::string> flags = {"--data-dir", directory.path()};
+  auto server = std::make_unique<ServerProcess>(flags);
+  const std::string address = server->address();
+  const auto client = Client::Connect(
+      address, {.timeout = absl::Seconds(60), .retry = {.max_attempts = 2, .initial_backoff = absl::Milliseconds(1)}});
+  ASSERT_TRUE(client.ok()) << client.status();
+  const BatchNorm session = Create(*client, "a");
+  const auto watch = session.Watch();
+  ASSERT_TRUE(watch->Next().ok());
+  server->Signal(SIGKILL);
+  server->Wait();
+  absl::StatusOr<StatsUpdate> update;
+  std::thread reader([&] { update = watch->Next(); });
+  absl::SleepFor(absl::Milliseconds(300));  // for many attempts
+  server = std::make_unique<ServerProcess>(flags, address);
+  reader.join();
+  EXPECT_TRUE(update.ok()) << update.status();
+}
+
 TEST(StatsWatch, AServerThatStaysAwayIsGivenUp) {
   auto server = std::make_unique<ServerProcess>();
   const Client client = Connect(*server);

@@ -1,5 +1,5 @@
 // What was written before a session kept what it had observed earlier is read for good: sessions_v5.db (schema version
-// 5, heads of version 5) holds what Write() below made then. What it makes today must read the same.
+// 5, heads of version 5) holds what Write() below made then. What it makes today must read the same but for that.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -137,6 +137,16 @@ TEST_P(StoredSessionsV5Test, WhatWasObservedIsThereWithItsParts) {
   Restart();
   EXPECT_EQ(Get("model/a")->Observe().observations.observed->count, 32);
   EXPECT_EQ(Get("model/c")->Observe().observations.observed, nullptr);
+  // Version 5 forgot what it had observed before a reset; from the next reset on it is kept.
+  const std::shared_ptr<const Moments> before = Get("model/c")->Observe().observations.observed_before;
+  EXPECT_EQ(before == nullptr, GetParam());
+  if (before != nullptr) {
+    EXPECT_EQ(before->mean, SomeMoments(3).mean);
+  }
+  ASSERT_TRUE(Observe("model/a", {.reset = true}).ok());
+  Restart();
+  EXPECT_EQ(Get("model/a")->Observe().observations.observed, nullptr);
+  EXPECT_EQ(Get("model/a")->Observe().observations.observed_before->count, 32);
 }
 
 TEST_P(StoredSessionsV5Test, OpenCollectionsAreThereAndCommit) {

@@ -91,8 +91,8 @@ TEST_F(MigrationTest, AFileOfVersionOneKeepsEverythingAndTakesWhatIsNew) {
   EXPECT_TRUE(Put(*store, Deletion("uid-0", 2, 5)).ok());
   EXPECT_TRUE(Put(*store, Creation("another")).ok());
   store = nullptr;
-  EXPECT_EQ(QueryFile(directory_.file("normserve.db"), "PRAGMA user_version"), 5);
-  EXPECT_EQ(SchemaVersion(), 5);
+  EXPECT_EQ(QueryFile(directory_.file("normserve.db"), "PRAGMA user_version"), 6);
+  EXPECT_EQ(SchemaVersion(), 6);
   // A session's requests lie together: else reading them takes a page each.
   EXPECT_EQ(QueryFile(directory_.file("normserve.db"),
                       "SELECT count(*) FROM sqlite_schema WHERE name = 'requests' AND sql LIKE '%WITHOUT ROWID'"),
@@ -109,7 +109,7 @@ TEST_F(MigrationTest, AMigratedFileSaysSoInItsOwnHeaderAtOnce) {
   auto store = OpenStore(directory_.path());
   ASSERT_NE(store, nullptr);
   const std::string bytes = directory_.Read("normserve.db");
-  EXPECT_THAT(bytes.substr(60, 4), ElementsAre('\0', '\0', '\0', '\5'));
+  EXPECT_THAT(bytes.substr(60, 4), ElementsAre('\0', '\0', '\0', '\6'));
 }
 
 TEST_F(MigrationTest, HundredsOfRestartsLoseNothing) {

@@ -104,7 +104,7 @@ const Refusal kRefusals[] = {
      absl::StatusCode::kFailedPrecondition, ErrorReason::kStoreRefused, "application id 7"},
     {"NewerSchema", [](const ScratchDirectory& d) { RunSql(d.file("normserve.db"), "PRAGMA user_version = 9"); },
      absl::StatusCode::kFailedPrecondition, ErrorReason::kStoreRefused,
-     "schema version 9, this server knows versions up to 5"},
+     "schema version 9, this server knows versions up to 6"},
     {"NewerSchemaInTheLogOfAKilledServer",
      [](const ScratchDirectory& d) {
        sqlite3* connection = nullptr;
@@ -115,7 +115,7 @@ const Refusal kRefusals[] = {
        for (const char* name : {"normserve.db", "normserve.db-wal"}) d.Write(name, contents.at(name));
      },
      absl::StatusCode::kFailedPrecondition, ErrorReason::kStoreRefused,
-     "schema version 9, this server knows versions up to 5"},
+     "schema version 9, this server knows versions up to 6"},
 };
 
 INSTANTIATE_TEST_SUITE_P(Files, RefusedOpen, ::testing::ValuesIn(kRefusals),

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <tuple>
@@ -21,6 +22,8 @@ constexpr std::array<absl::string_view, 7> kCauses = {
 // How many times larger than nominal noise may be measured where the number of samples is not known.
 constexpr double kMaxInflation = 16;
 constexpr size_t kMeasuringBatches = 4;
+// And by how much the limit may be widened.
+constexpr double kMaxWidening = 1.75;
 
 double InitialMean(const LayerStatistics& layer, size_t c) {
   return layer.initial_mean.empty() ? 0 : layer.initial_mean[c];
@@ -108,6 +111,7 @@ class Examination {
 
   Verdict Judge();
   void MeasureNoise();
+  void WidenLimit();
   bool MixedHistory() const;
   void SwapConstants();
   double AveragedValues() const;
@@ -187,11 +191,28 @@ void Examination::MeasureNoise() {
   const bool few = found_.effective_batches <= kFewBatches;
   found_.history_is_mixed = MixedHistory();
   found_.noise = NoiseBeside(few ? std::numeric_limits<double>::infinity() : AveragedValues());
+  WidenLimit();
   if (layer_.batch_is_folded) {
     const double noise = NoiseBeside(std::numeric_limits<double>::infinity()).rms;
     unseen_square_ = 2 * NewestWeight(layer_.average, statistics_.num_batches_tracked) * noise * noise;
   }
   found_.predicted_rms = Next(found_.gap->rms);
+}
+
+// Channels whose noises rise and fall together make it vary more than the limit allows, which takes them for
+// independent. The second largest gap between neighbours shows by how much: the largest may be where the data have
+// changed.
+void Examination::WidenLimit() {
+  if (earlier_.size() < kMeasuringBatches) return;
+  const double independent = found_.independent_values / static_cast<double>(batch_.count);
+  std::vector<double> shares;  // of the noise that is expected between the two
+  for (size_t i = 1; i < earlier_.size(); ++i) {
+    const double expected = NoiseBetween(*earlier_[i - 1], *earlier_[i], independent).rms;
+    const double gap = GapOf(BiasedStatistics(*earlier_[i - 1]), *earlier_[i]).rms;
+    shares.push_back(expected > 0 ? gap / expected : 1);
+  }
+  std::nth_element(shares.begin(), shares.begin() + 1, shares.end(), std::greater<>());
+  found_.noise.limit *= std::clamp(shares[1], 1.0, kMaxWidening);
 }
 
 // Of as many values would the running statistics' noise be: the effective batches', as large as those that were folded

@@ -111,8 +111,10 @@ struct LayerDiagnosis {
 // With four earlier batches or more the noise is also measured, as half the mean square gap between batches one or two
 // apart (the lower quartile, so that batches of two kinds do not pass for noise), and taken where it is the larger: up
 // to batch.count / samples_per_batch times the closed form's mean square, or 16 times where that is more, as heavy
-// tails (a sparse ReLU's) may make it. Verdict and main cause go by the gap on the next batch, predicted_rms. The noise
-// of what earlier batches were averaged to is that of their values, be they more or fewer than the newest's.
+// tails (a sparse ReLU's) may make it. Channels whose noises hang together widen the limit: by as much as
+// the second largest gap between neighbours is above what is expected there, up to 1.75 times. The noise of what
+// earlier batches were averaged to is that of their values, be they more or fewer than the newest's. Verdict and main
+// cause go by the gap on the next batch, predicted_rms.
 //
 // Errors: INVALID_ARGUMENT as CheckLayer.
 absl::StatusOr<LayerDiagnosis> DiagnoseLayer(const DiagnosedLayer& layer, const Moments& batch,

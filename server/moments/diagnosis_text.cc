@@ -61,6 +61,9 @@ std::string GapText(const DiagnosedLayer& layer, const Moments& batch, const Lay
                           ". The batch is part of the running statistics; on the next of its kind it is about %.3g",
                           diagnosis.predicted_rms);
   }
+  // What is left of the start is known; sampling, which could make as much, is no news then.
+  const bool is_known = diagnosis.verdict == Verdict::kTrainEvalGap && diagnosis.predicted_rms <= diagnosis.noise.limit;
+  if (is_known) return text + ". ";
   absl::StrAppendFormat(&text, ". Sampling alone would make the gap about %.3g, and seldom above %.3g. ",
                         diagnosis.noise.rms, diagnosis.noise.limit);
   return text;
@@ -224,6 +227,16 @@ Words NeverUpdatedWords(const DiagnosedLayer& layer, const Moments& batch, const
   return words;
 }
 
+// A gap that anybody would mind may be sampling where few values are independent, and may be none.
+std::string HealthyText(const Moments& batch, int64_t num_earlier, const LayerDiagnosis& diagnosis) {
+  const bool is_supposed = num_earlier == 0 && diagnosis.independent_values < static_cast<double>(batch.count);
+  if (diagnosis.RelativeGap() <= kSmallGap || !is_supposed) return "Nothing is wrong.";
+  return absl::StrFormat(
+      "Nothing shows to be wrong, if as few as %.3g of the values are independent, one a sample; "
+      "batches that were seen before would tell.",
+      diagnosis.independent_values);
+}
+
 Words VerdictWords(const DiagnosedLayer& layer, const Moments& batch, int64_t num_earlier,
                    const LayerDiagnosis& diagnosis) {
   switch (diagnosis.verdict) {
@@ -241,7 +254,7 @@ Words VerdictWords(const DiagnosedLayer& layer, const Moments& batch, int64_t nu
     case Verdict::kNeverUpdated:
       return NeverUpdatedWords(layer, batch, diagnosis);
     case Verdict::kHealthy:
-      return {absl::StrCat(GapText(layer, batch, diagnosis), "Nothing is wrong."), ""};
+      return {absl::StrCat(GapText(layer, batch, diagnosis), HealthyText(batch, num_earlier, diagnosis)), ""};
     case Verdict::kTrainEvalGap:
       break;
   }

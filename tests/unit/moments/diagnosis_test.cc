@@ -415,5 +415,27 @@ TEST(PredictedGap, OfMomentumOneIsFoundThoughTheBatchShowsNone) {
   EXPECT_THAT(diagnosis.explanation, testing::HasSubstr("on the next of its kind it is about"));
 }
 
+TEST(Explanation, SaysWhatIsSupposedAndNotWhatIsBesideThePoint) {
+  Draw draw(31);
+  TrainedLayer layer(8);
+  layer.num_batches = 1000;
+  DiagnosedLayer diagnosed = layer.Diagnosed();
+  diagnosed.samples_per_batch = 16;
+  diagnosed.batches_since_set = 0;
+  const auto supposed = DiagnoseLayer(diagnosed, MomentsOf(draw.Batch(12544, 8, 0.2, 1)));
+  EXPECT_EQ(supposed->verdict, Verdict::kHealthy);
+  EXPECT_THAT(supposed->explanation, testing::HasSubstr("if as few as 16 of the values are independent"));
+  // One update of many that are needed, with four samples: the start is what shows.
+  TrainedLayer young(3);
+  young.Train(draw.Batch(4096, 3, 0.5, 0.3));
+  DiagnosedLayer begun = young.Diagnosed();
+  begun.samples_per_batch = 4;
+  begun.batch_is_folded = true;
+  const auto start = DiagnoseLayer(begun, young.seen.back());
+  EXPECT_EQ(start->main_cause, Cause::kInitialisation);
+  EXPECT_EQ(start->verdict, Verdict::kTrainEvalGap);
+  EXPECT_THAT(start->explanation, testing::Not(testing::HasSubstr("Sampling alone")));
+}
+
 }  // namespace
 }  // namespace normserve

@@ -264,10 +264,11 @@ void AddPopulationCommands(CLI::App& app, Options& options, std::function<int()>
   CLI::Option* files = AddPartFiles(observe, options.observe.parts, /*batches=*/true);
   observe->add_flag("--once", options.observe.once, "a file counts once, by its id, however often it is sent");
   observe->add_flag("--dry-run", options.observe.dry_run, "only say what would come of it");
-  observe->add_flag("--reset", options.observe.reset, "forget first what was observed");
+  observe->add_flag("--reset", options.observe.reset,
+                    "begin anew; diagnose --observed compares with what was observed before");
   observe->callback([&options, &run, files] {
     if (files->empty() && !options.observe.reset) {
-      throw CLI::ValidationError("files", "none is given: name some, or --reset to forget what was observed");
+      throw CLI::ValidationError("files", "none is given: name some, or --reset to begin anew");
     }
     run = [&options] { return Observe(options.command_line, options.session, options.observe); };
   });
@@ -276,8 +277,10 @@ void AddPopulationCommands(CLI::App& app, Options& options, std::function<int()>
       app, "moments", "Shows the moments that are kept beside the state; with --json as merge reads them.",
       "normctl moments encoder/bn3 --source last-batch\n         normctl moments encoder/ --json > site-3.json");
   AddNamed(moments, options.session);
-  moments->add_option("--source", options.moments.source, "observed (default), last-batch or shadow")
-      ->check(CLI::IsMember({"observed", "last-batch", "shadow"}));
+  moments
+      ->add_option("--source", options.moments.source,
+                   "observed (default), last-batch, shadow, or observed-before: what the last reset ended")
+      ->check(CLI::IsMember({"observed", "last-batch", "shadow", "observed-before"}));
   moments->add_option("--first", options.moments.first_channel, "first channel; default 0")->type_name("N");
   moments->add_option("--count", options.moments.num_channels, "how many channels; default 0: all")->type_name("N");
   moments->callback([&] { run = [&] { return ReadMoments(options.command_line, options.session, options.moments); }; });

@@ -231,6 +231,7 @@ int ReadMoments(const CommandLine& command_line, const std::string& session, con
   client::MomentsOptions call = {.first_channel = options.first_channel, .num_channels = options.num_channels};
   if (options.source == "last-batch") call.source = client::MomentsSource::kLastBatch;
   if (options.source == "shadow") call.source = client::MomentsSource::kShadow;
+  if (options.source == "observed-before") call.source = client::MomentsSource::kObservedBefore;
   const auto found =
       CallNamed<client::SessionMoments>(*client, session, [&](const auto& named) { return named.ReadMoments(call); });
   if (!found.ok()) return Fail(command_line, found.status());

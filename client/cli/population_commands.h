@@ -22,7 +22,7 @@ struct ObserveCommandOptions {
 int Observe(const CommandLine& command_line, const std::string& session, const ObserveCommandOptions& options);
 
 struct MomentsCommandOptions {
-  std::string source = "observed";  // or last-batch, shadow
+  std::string source = "observed";  // or last-batch, shadow, observed-before
   int64_t first_channel = 0;
   int64_t num_channels = 0;  // 0: all from there on
 };

@@ -119,8 +119,10 @@ struct DiagnoseOptions {
   std::optional<Moments> moments = {};
   // The same by layer, the session's name without the prefix, by Model::Diagnose; empty: what the server has seen.
   std::map<std::string, Moments> layers = {};
-  bool observed = false;                 // what each session has observed is the evidence, in place of moments
-  std::optional<TensorView> batch = {};  // the same by a batch of BatchNorm::Diagnose; valid during the call
+  // What each session has observed is the evidence, in place of moments; what it had observed before the last reset tells
+  // a shift of the data from momentum's lag, where batches folded in before cannot.
+  bool observed = false;
+  std::optional<TensorView> batch = {};  // a batch of BatchNorm::Diagnose in their place; valid during the call
   // N of [N, C, *]; 0: that of the newest batch where that is the evidence, else all values count as independent.
   int64_t samples_per_batch = 0;
   bool return_channels = false;  // whether Diagnosis::channel_gap_rms is set

@@ -24,7 +24,7 @@ struct Data {
 struct ObserveOptions {
   std::string part_id = {};  // under one id data count once, however often they are sent; empty: as often as they are
   bool dry_run = false;      // answer as if they had been added
-  bool reset = false;        // forget first what was observed
+  bool reset = false;        // begin anew; Diagnose compares with what was observed before
   CallOptions call = {};
 };
 
@@ -39,9 +39,10 @@ struct Observed {
 
 // Which moments of a session.
 enum class MomentsSource {
-  kObserved = 1,   // what Observe was told
-  kLastBatch = 2,  // of the newest batch that updated the running statistics
-  kShadow = 3,     // of all that updated the shadow moments since SHADOW began
+  kObserved = 1,        // what Observe was told
+  kLastBatch = 2,       // of the newest batch that updated the running statistics
+  kShadow = 3,          // of all that updated the shadow moments since SHADOW began
+  kObservedBefore = 4,  // what had been observed at the last reset that found any
 };
 
 // Options of one ReadMoments.

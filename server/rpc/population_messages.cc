@@ -152,10 +152,13 @@ absl::Status WriteMomentsReply(const std::vector<std::shared_ptr<Session>>& sess
     case v1::MOMENTS_SOURCE_SHADOW:
       source = &Observations::shadow;
       break;
+    case v1::MOMENTS_SOURCE_OBSERVED_BEFORE:
+      source = &Observations::observed_before;
+      break;
     default:
       return FieldError("source", absl::StrCat("source is ", request.source(),
-                                               ": send MOMENTS_SOURCE_OBSERVED (1), MOMENTS_SOURCE_LAST_BATCH (2) or "
-                                               "MOMENTS_SOURCE_SHADOW (3)"));
+                                               ": send MOMENTS_SOURCE_OBSERVED (1), MOMENTS_SOURCE_LAST_BATCH (2), "
+                                               "MOMENTS_SOURCE_SHADOW (3) or MOMENTS_SOURCE_OBSERVED_BEFORE (4)"));
   }
   if (request.has_channel_range() && absl::EndsWith(request.name(), "/")) {
     return FieldError("channel_range", absl::StrCat("channel_range goes with a single session, and \"", request.name(),

@@ -93,6 +93,13 @@ class Api(AdminTestCase):
         bn.forward(self.batch(3))
         self.assertEqual(judged()[:2], ("SHADOW", 128))
 
+    def test_what_was_observed_before_names_a_shift(self):
+        bn = self.client.create("pushed", num_features=2, mode="eval", running_mean=[3, 4], running_var=[1, 1])
+        self.forget("pushed")
+        bn.observe(normserve.Moments(4000, [3, 4], [4000, 4000]))
+        bn.observe(normserve.Moments(4000, [5, 6], [4000, 4000]), reset=True)
+        self.assertEqual(self.server.get_json("/api/sessions/pushed")["main_cause"], "DATA_SHIFT")
+
     def test_history_goes_back_to_the_first_batch(self):
         bn = self.client.create("long/ago", num_features=4)
         self.forget("long/ago")

@@ -210,6 +210,31 @@ TEST_F(ObservationDurabilityTest, WhatWasObservedSurvivesAKillWithThePartsThatCo
   EXPECT_EQ(MomentsOf(*server, "a").sessions(0).moments().count(), 0);
 }
 
+// Statistics that were given, so that no batch was folded in here; data like them, then, after a reset, others.
+TEST_F(ObservationDurabilityTest, WhatWasObservedBeforeAResetSurvivesAKillAndNamesAShift) {
+  auto server = Start();
+  v1::CreateSessionRequest creation = Creation("a", 2);
+  for (const double mean : {1.0, 2.0}) {
+    creation.mutable_statistics()->add_running_mean(mean);
+    creation.mutable_statistics()->add_running_var(1);
+  }
+  MustCall(*server, &Stub::CreateSession, creation);
+  const v1::Moments reference = MakeMoments(4000, {1.01, 2.01}, {4000, 4000});
+  MustCall(*server, &Stub::Observe, Observation("a", reference));
+  v1::ObserveRequest production = Observation("a", MakeMoments(4000, {3, 4}, {4000, 4000}));
+  production.set_reset(true);
+  MustCall(*server, &Stub::Observe, production);
+  Restart(server, SIGKILL);
+  EXPECT_EQ(MomentsOf(*server, "a", v1::MOMENTS_SOURCE_OBSERVED_BEFORE).sessions(0).moments().SerializeAsString(),
+            reference.SerializeAsString());
+  v1::DiagnoseRequest request;
+  request.set_name("a");
+  request.mutable_observed();
+  const v1::Diagnosis diagnosis = MustCall(*server, &Stub::Diagnose, request).sessions(0);
+  EXPECT_EQ(diagnosis.causes().rbegin()->cause(), v1::CAUSE_DATA_SHIFT) << diagnosis.DebugString();
+  EXPECT_THAT(diagnosis.explanation(), HasSubstr("fit what was observed before the last reset, 4000 values a channel"));
+}
+
 TEST_F(ObservationDurabilityTest, ObservedMomentsThatAreGoneAreTold) {
   auto server = Start();
   MustCall(*server, &Stub::CreateSession, Creation("a", 2));

@@ -45,6 +45,28 @@ class Observe(ServerTestCase):
         self.assertEqual(bn.observe(reset=True).count, 0)
         self.assertEqual(len(bn.moments().mean), 0)
 
+    def test_a_reset_keeps_a_reference_that_names_a_shift_of_pushed_statistics(self):
+        bn = self.client.create(num_features=2, running_mean=[3, 4], running_var=[1, 1], num_batches_tracked=500)
+        reference, production = (self.rng.standard_normal((4000, 2)) + offset for offset in ([3, 4], [5, 4]))
+        bn.observe(normserve.Moments.of(production))
+        self.assertEqual(self.cause(bn), "lag_or_shift")
+        self.assertEqual(bn.moments("observed_before").count, 0)
+        bn.observe(normserve.Moments.of(reference), reset=True)
+        bn.observe(normserve.Moments.of(production), reset=True)
+        np.testing.assert_array_equal(bn.moments("observed_before").mean, normserve.Moments.of(reference).mean)
+        self.assertEqual(self.cause(bn), "data_shift")
+        self.assertIn("fit what was observed before the last reset, 4000 values a channel", bn.diagnose(observed=True).explanation)
+        bn.observe(reset=True)
+        bn.observe(reset=True)  # finds nothing, and leaves it
+        self.assertEqual(bn.moments("observed_before").count, 4000)
+        bn.observe(normserve.Moments.of(production))
+        self.assertEqual(self.cause(bn), "momentum_lag")
+
+    @staticmethod
+    def cause(bn):
+        causes = bn.diagnose(observed=True).causes
+        return max(causes, key=causes.get)
+
     def test_last_batch_and_shadow_are_read_too(self):
         bn = self.client.create(num_features=2)
         x = self.rng.standard_normal((8, 2)).astype(np.float32)

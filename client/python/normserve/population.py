@@ -241,7 +241,7 @@ class SessionPopulation(_Population):
           part_id  names the data: under one id they count once, however often they are sent; the session remembers its
                    newest 1,024. "": they count as often as they are sent
           dry_run  the answer as if it had been added; nothing is
-          reset    forgets first what was observed
+          reset    begins anew; diagnose(observed=True) compares with what was observed before
           layout   of a batch
 
         Errors: INVALID_ARGUMENT if the data do not fit or are not finite (NON_FINITE), or if other data came under the
@@ -269,8 +269,9 @@ class SessionPopulation(_Population):
     ) -> Moments:
         """The moments that are kept beside the state; count 0 and empty vectors: no data so far. Changes nothing.
 
-          source         "observed" (what observe was told), "last_batch" (the newest that updated the running statistics) or
-                         "shadow" (of all that updated the shadow moments)
+          source         "observed" (what observe was told), "last_batch" (the newest that updated the running statistics),
+                         "shadow" (of all that updated the shadow moments) or "observed_before" (what had been observed at
+                         the last reset that found any)
           first_channel  and num_channels (0: all from there on): only these
 
         Errors: INVALID_ARGUMENT if there are no such channels.

@@ -360,7 +360,8 @@ class Session(SessionPopulation, Exports):
 
         moments            of one batch as the layer is trained with, or such a batch itself, in `layout`; None: the newest
                            that the server has seen
-        observed           in their place: what the session has observed
+        observed           in their place: what the session has observed. What it had observed before the last reset tells a
+                           shift of the data from momentum's lag, where batches folded in before cannot
         samples_per_batch  N of that batch [N, C, *]: values of a sample, such as pixels, hang together. 0: that of the
                            newest batch where that is the evidence, else all values count as independent
 

@@ -35,7 +35,10 @@ def push_moments(
     Each layer normalises with its batch meanwhile, as in training (see diagnose). The sessions must be there (push).
 
       loader, call    as in collect_moments
-      reset, part_id  as in Model.observe: what was observed before goes; the part counts once
+      reset, part_id  as in Model.observe: what is observed begins anew; the part counts once
+
+    Sent first for data as in training and then, with `reset`, for what comes in, they let the server tell a shift of the
+    data from momentum's lag (Model.diagnose with `observed`), also where it has seen no training.
 
     Errors: NOT_FOUND if there is no such session; INVALID_ARGUMENT if a layer has none, or its data are not finite.
     """

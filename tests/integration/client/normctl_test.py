@@ -458,6 +458,8 @@ class Normctl(ServerTestCase):
         self.assertIn("20 values a channel", self.normctl("moments", "flow/a"))
         self.assertIn("NEVER_UPDATED", self.normctl("diagnose", "flow/a", "--observed"))
         self.assertEqual(self.normctl_json("diagnose", "flow/a", "--on", batch)["batch_count"], 8)
+        self.normctl("observe", "flow/b", "--reset")
+        self.assertEqual(self.normctl_json("moments", "flow/b", "--source", "observed-before")["count"], 20)
 
         npz = self.path("site-2.npz")
         np.savez(npz, **{f"{layer}/{key}": value for layer, of in values.items()

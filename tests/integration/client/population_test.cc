@@ -55,6 +55,7 @@ TEST_F(ClientPopulationTest, WhatIsObservedIsReadBack) {
   EXPECT_EQ(bn.Diagnose({.observed = true})->batch_count, 4);
   EXPECT_EQ(bn.Diagnose({.batch = TensorView{shape, values}})->batch_count, 2);
   EXPECT_EQ(bn.Observe({.moments = second_}, {.reset = true})->count, 2);
+  EXPECT_EQ(bn.ReadMoments({.source = MomentsSource::kObservedBefore})->moments.count, 4);
   EXPECT_EQ(ReasonOf(bn.Observe({.moments = Moments{.count = 2, .mean = {0}, .m2 = {0}}}).status()), "SHAPE_MISMATCH");
 }
 

@@ -119,8 +119,8 @@ struct DiagnoseOptions {
   std::optional<Moments> moments = {};
   // The same by layer, the session's name without the prefix, by Model::Diagnose; empty: what the server has seen.
   std::map<std::string, Moments> layers = {};
-  // What each session has observed is the evidence, in place of moments; what it had observed before the last reset tells
-  // a shift of the data from momentum's lag, where batches folded in before cannot.
+  // What each session has observed is the evidence, in place of moments; what it had observed before the last reset
+  // tells a shift of the data from momentum's lag, where batches folded in before cannot.
   bool observed = false;
   std::optional<TensorView> batch = {};  // a batch of BatchNorm::Diagnose in their place; valid during the call
   // N of [N, C, *]; 0: that of the newest batch where that is the evidence, else all values count as independent.

@@ -44,12 +44,12 @@ std::pair<std::string, std::string> IdAndPath(const std::string& file) {
   return {name.substr(0, name.rfind('.')), file};
 }
 
-// INVALID_ARGUMENT: two files have one id, under which only one of them would count.
+// INVALID_ARGUMENT: two different files have one id, under which only one of them would count.
 absl::Status CheckIds(const PartFiles& parts) {
   std::map<std::string, std::string> seen;
   for (const std::string& file : parts.files) {
     const auto [other, is_new] = seen.emplace(IdAndPath(file).first, file);
-    if (is_new) continue;
+    if (is_new || IdAndPath(other->second).second == IdAndPath(file).second) continue;
     return absl::InvalidArgumentError(absl::StrCat(other->second, " and ", file, " have the same id \"", other->first,
                                                    "\", and a part counts once: give one another id, as ID=FILE"));
   }

@@ -350,8 +350,9 @@ class Normctl(ServerTestCase):
         files = [str(self.folder / folder / "site.json") for folder in ("one", "two")]
         self.assertIn('have the same id "site"', self.refused("merge", "ids/a", "round", *files))
         self.assertIn("COLLECTION_NOT_FOUND", self.refused("merge", "ids/a", "round"))
-        self.assertEqual(self.normctl("merge", "ids/a", "round", files[0], "other=" + files[1]), "ids/a has 2 parts\n")
-        self.assertEqual(self.normctl("observe", "ids/a", *files), "ids/a has observed 4 values a channel\n")
+        self.assertEqual(self.normctl_with_progress(2, "merge", "ids/a", "round", files[0], "other=" + files[1]),
+                         "ids/a has 2 parts\n")
+        self.assertEqual(self.normctl_with_progress(2, "observe", "ids/a", *files), "ids/a has observed 4 values a channel\n")
         self.assertIn("--reset", self.refused("observe", "ids/a", status=USAGE))
         self.normctl("calibrate", "ids/a", "drift", files[0], "--commit", "--to-snapshot", "after")
         self.assertEqual(self.normctl_json("show", "ids/a")["generation"], 0)
@@ -475,7 +476,7 @@ class Normctl(ServerTestCase):
         self.assertRegex(self.normctl("merge", "flow/", "round"), "flow/a is merged of 3 parts, generation 1;")
         self.assertIn("was committed", self.refused("merge", "flow/", "round", paths[0]))
         self.normctl("merge", "flow/", "other", paths[0])
-        self.assertIn("flow/a has dropped 1 parts", self.normctl("merge", "flow/", "other", "--drop"))
+        self.assertIn("flow/a has dropped 1 part", self.normctl("merge", "flow/", "other", "--drop"))
 
         self.assertEqual(self.normctl("calibrate", "flow/a", "drift", batch), "flow/a has 1 batches\n")
         self.assertRegex(self.normctl("calibrate", "flow/a", "drift", "--commit"),

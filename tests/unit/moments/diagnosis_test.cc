@@ -418,6 +418,7 @@ TEST(PredictedGap, OfMomentumOneIsFoundThoughTheBatchShowsNone) {
 TEST(Explanation, SaysWhatIsSupposedAndNotWhatIsBesideThePoint) {
   Draw draw(31);
   TrainedLayer layer(8);
+  layer.mean.assign(8, 0.001);  // set elsewhere
   layer.num_batches = 1000;
   DiagnosedLayer diagnosed = layer.Diagnosed();
   diagnosed.samples_per_batch = 16;

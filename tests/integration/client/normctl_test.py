@@ -478,9 +478,9 @@ class Normctl(ServerTestCase):
         self.normctl("merge", "flow/", "other", paths[0])
         self.assertIn("flow/a has dropped 1 part", self.normctl("merge", "flow/", "other", "--drop"))
 
-        self.assertEqual(self.normctl("calibrate", "flow/a", "drift", batch), "flow/a has 1 batches\n")
+        self.assertEqual(self.normctl("calibrate", "flow/a", "drift", batch), "flow/a has 1 batch\n")
         self.assertRegex(self.normctl("calibrate", "flow/a", "drift", "--commit"),
-                         "flow/a is calibrated on 1 batches, generation 2;")
+                         "flow/a is calibrated on 1 batch, generation 2;")
         np.testing.assert_allclose(self.normctl_json("stats", "flow/a")["running_mean"], values["a"][:8].mean(axis=0),
                                    rtol=1e-5)
         self.normctl("calibrate", "flow/", "again", paths[0], "--commit", "--to-snapshot", "population",

@@ -112,6 +112,13 @@ double ForwardMilliseconds(v1::BatchNormService::Stub& stub, const v1::ForwardRe
 
 void Train(const Options& options) {
   const auto stub = Connect(options.server);
+  // That of the shape before has other channels.
+  v1::DeleteSessionRequest old;
+  old.set_name(kSession);
+  v1::DeleteSessionReply deleted;
+  grpc::ClientContext context;
+  const grpc::Status status = stub->DeleteSession(&context, old, &deleted);
+  if (status.error_code() != grpc::StatusCode::NOT_FOUND) Require(status, "DeleteSession");
   CreateSession(*stub, kSession, options.shape[1]);
   const v1::ForwardRequest request = TrainingBatch(kSession, options.shape);
   for (std::string line; std::getline(std::cin, line);) {

@@ -255,8 +255,15 @@ class StateDict(TorchCase):
         pulled = normserve.torch.pull_state_dict(self.client, self.name, full)
         for key, value in full.items():
             self.assertTrue(torch.equal(pulled[key], value) and pulled[key].dtype == value.dtype, key)
+        # As old checkpoints have it: no counter, or one in a list.
+        old = state | {"1.num_batches_tracked": state["1.num_batches_tracked"].reshape(1)}
+        pulled = normserve.torch.pull_state_dict(self.client, self.name, old)
+        self.assertEqual(set(pulled), set(old))
+        self.assertEqual(pulled["1.num_batches_tracked"].shape, (1,))
 
     def test_what_does_not_fit_is_refused(self):
+        with self.assertRaisesRegex(normserve.Error, "no_model"):
+            normserve.torch.pull_state_dict(self.client, "no_model")
         with self.assertRaises(normserve.Error):
             normserve.torch.push_state_dict({"weight": torch.zeros(3)}, self.client, self.name)
         layer = nn.BatchNorm1d(3)

@@ -53,9 +53,9 @@ def push(model: nn.Module, client: Client, prefix: str) -> None:
     """Makes the sessions under `prefix` what the model's layers are: `prefix`/NAME has the layer's parameters, running
     statistics, counter, mode and configuration, exactly.
 
-    Where there is a session already and it differs in mode and parameters alone, these are changed. Statistics cannot be
-    set in a session that exists: where they or the configuration differ, it is deleted and made anew, with its labels,
-    durability and non-finite policy but with a new uid. ValueError, before anything is changed: that would delete
+    Where there is a session already and it differs in mode and parameters alone, these are changed. Where statistics or
+    configuration differ, it is deleted and made anew, with its labels, durability and non-finite policy but with a new
+    uid and without what it has observed (push_state_dict replaces statistics in place). ValueError, before anything is changed: that would delete
     snapshots, or a layer's parameters are float64, which the server would round (its statistics may be float64).
 
     Layer by layer: when a call fails, those before it are done, and push may be repeated. Somebody else's change of a
@@ -141,8 +141,8 @@ def hooks(
 
     def send(moments: dict[str, Moments]) -> None:
         for session in list(missing):
-            if _describe(client, session) is None:
-                client.create(session, **missing[session])
+            if _describe(client, session, timeout) is None:
+                client.create(session, **missing[session], timeout=timeout)
             del missing[session]
         if set(moments) == {""}:  # the model is a layer itself, whose session has the prefix's name
             client.session(_session_name(prefix, "")).observe(moments[""], timeout=timeout)
@@ -197,9 +197,9 @@ def _content(name: str, module: Any) -> dict[str, Any]:
     return content
 
 
-def _describe(client: Client, session: str) -> SessionInfo | None:
+def _describe(client: Client, session: str, timeout: float | None = None) -> SessionInfo | None:
     try:
-        return client.session(session).describe()
+        return client.session(session).describe(timeout=timeout)
     except Error as error:
         if error.code == grpc.StatusCode.NOT_FOUND:
             return None

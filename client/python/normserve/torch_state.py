@@ -46,7 +46,8 @@ def pull_state_dict(
              device that each had, so that it loads with strict=True. None: the sessions' entries alone, float32, for
              strict=False
 
-    ValueError: `state` has an entry of another shape than its session's, or a session has no entries in it.
+    A counter that `state` lacks, as old checkpoints do, is left out; one of shape [1] stays so. ValueError: `state` has an
+    entry of another shape than its session's, or a session has no entries in it. Error NOT_FOUND: there are no sessions.
     """
     model = client.model(prefix)
     found: dict[str, torch.Tensor] = {}
@@ -59,11 +60,18 @@ def pull_state_dict(
                 found[_key(layer, each)] = torch.from_numpy(np.asarray(value))
         if info.running_mean is not None:
             found[_key(layer, "num_batches_tracked")] = torch.tensor(info.num_batches_tracked)
+    if not found:
+        model.stats(view="summary")  # NOT_FOUND, where there is nothing to read
     if state is None:
         return {key: value.float() if value.is_floating_point() else value for key, value in found.items()}
     replaced = dict(state)
     for key, value in found.items():
         before = state.get(key)
+        if value.dim() == 0:  # the counter
+            if before is None:
+                continue
+            if before.numel() == 1:
+                value = value.reshape(before.shape)
         if before is None or before.shape != value.shape:
             there = "no such entry" if before is None else f"shape {list(before.shape)}"
             raise ValueError(f'session "{prefix}" has {key} of shape {list(value.shape)}, the state dict {there}')

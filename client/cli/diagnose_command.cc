@@ -78,8 +78,8 @@ std::string SessionText(const Diagnosis& diagnosis) {
   if (diagnosis.gap_rms.has_value() && !diagnosis.causes.empty()) {
     absl::StrAppendFormat(&text, "\n%-18s %12s\n", "cause", "of the gap");
     for (const auto& cause : diagnosis.causes) absl::StrAppendFormat(&text, "%-18s %12.4g\n", cause.cause, cause.share);
-    absl::StrAppendFormat(&text, "%-18s %12.4g   (the next batch: %.2g; a sound layer: %.2g)\n", "together",
-                          *diagnosis.gap_rms, diagnosis.predicted_gap_rms.value_or(*diagnosis.gap_rms),
+    absl::StrAppendFormat(&text, "%-18s %12.4g   (on the batch itself: %.2g; a sound layer: %.2g)\n", "together",
+                          diagnosis.predicted_gap_rms.value_or(*diagnosis.gap_rms), *diagnosis.gap_rms,
                           diagnosis.sampling_noise.value_or(0));
   }
   if (const std::string flags = FlagsText(diagnosis); !flags.empty())

@@ -12,7 +12,7 @@ namespace normserve::client {
 // What one cause has of the gap.
 struct CauseShare {
   std::string cause;  // normserve.v1.Cause without its prefix, such as "INITIALISATION"
-  double share = 0;   // of gap_rms, in its unit; may be negative where one cause hides another
+  double share = 0;   // of predicted_gap_rms, in its unit; may be negative where one cause hides another
 };
 
 // One layer, diagnosed. normserve.v1.Diagnosis has the words in full.
@@ -27,7 +27,7 @@ struct Diagnosis {
   std::optional<double> sampling_noise;        // the gap that a sound layer shows on such batches
   std::optional<double> sampling_noise_limit;  // which it exceeds once in 30,000 times
   std::vector<double> channel_gap_rms;         // [C]; only if it was asked for
-  std::vector<CauseShare> causes;              // in the order of their swaps; shares add up to gap_rms
+  std::vector<CauseShare> causes;              // in the order of their swaps; shares add up to predicted_gap_rms
   std::map<std::string, int64_t> flagged_channels;  // how many channels have each flag, such as "DEAD"
   std::string explanation;                          // what is, in plain words
   std::string advice;                               // what to do; empty: nothing

@@ -272,9 +272,8 @@ void Examination::SwapConstants() {
                    {Cause::kBessel, debiased_gap - rest},
                    {CauseOfRest(running, Next(rest)), rest}};
   // What only the next batch will show is of the last.
-  std::vector<CauseShare> next = found_.causes;
-  next.back().share += found_.predicted_rms - before;
-  const auto largest = std::max_element(next.begin(), next.end(),
+  found_.causes.back().share += found_.predicted_rms - before;
+  const auto largest = std::max_element(found_.causes.begin(), found_.causes.end(),
                                         [](const CauseShare& a, const CauseShare& b) { return a.share < b.share; });
   if (found_.predicted_rms > 0) found_.main_cause = largest->cause;
 }

@@ -62,7 +62,7 @@ struct DiagnosedLayer {
 
 struct CauseShare {
   Cause cause;
-  double share = 0;  // of the gap's rms, in its unit; may be negative where one cause hides another
+  double share = 0;  // of predicted_rms, in its unit; may be negative where one cause hides another
 };
 
 struct LayerDiagnosis {
@@ -78,7 +78,7 @@ struct LayerDiagnosis {
   bool history_is_mixed = false;    // a quarter or more of the earlier batches are unlike the one before them
   int64_t reference_count = 0;      // values a channel of the reference, where it was that told lag from shift
   double initial_share = 0;         // of the initial statistics left in them
-  std::vector<CauseShare> causes;   // in the order of the swaps; shares add up to gap->rms
+  std::vector<CauseShare> causes;   // in the order of the swaps; shares add up to predicted_rms
   std::optional<Cause> main_cause;  // the largest share, where there is a gap at all
   std::vector<ChannelFlags> flags;  // [C]
   std::string explanation;          // what is, in plain words with the numbers

@@ -87,7 +87,7 @@ std::string AverageText(const DiagnosedLayer& layer, const LayerDiagnosis& diagn
 std::string ShareText(const LayerDiagnosis& diagnosis) {
   std::string text;
   for (const CauseShare& cause : diagnosis.causes) {
-    const double percent = std::round(100 * cause.share / diagnosis.gap->rms);
+    const double percent = std::round(100 * cause.share / diagnosis.predicted_rms);
     if (percent == 0) continue;
     absl::StrAppendFormat(&text, "%s %s %.0f %%", text.empty() ? "Shares of the gap:" : ",", CauseName(cause.cause),
                           percent);

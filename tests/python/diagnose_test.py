@@ -18,7 +18,7 @@ class Diagnose(ServerTestCase):
         found = bn.diagnose(return_channels=True)
         self.assertEqual((found.name, found.generation, found.verdict), (bn.name, 1, "train_eval_gap"))
         self.assertEqual((found.batch_count, found.channel_gap_rms.shape), (4096, (3,)))
-        self.assertAlmostEqual(sum(found.causes.values()), found.gap_rms, 12)
+        self.assertAlmostEqual(sum(found.causes.values()), found.predicted_gap_rms, 12)
         self.assertGreater(found.causes["initialisation"], 0.9 * found.gap_rms)
         self.assertIn("90 %", found.explanation)
         self.assertTrue(found.advice)

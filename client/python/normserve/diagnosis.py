@@ -27,7 +27,7 @@ class Diagnosis:
     relative_gap          gap_rms as a share of the output's own size
     sampling_noise        the gap that a sound layer shows on such batches; sampling_noise_limit is exceeded once in
                           30,000 times
-    causes                what of gap_rms has which cause, such as "initialisation"; adds up to it
+    causes                what of predicted_gap_rms has which cause, such as "initialisation"; adds up to it
     flagged_channels      how many channels have each flag, such as "DEAD"
     explanation, advice   plain words; no advice: nothing is to be done
     batch_count           values a channel of the batch it was compared with; 0: none

@@ -437,7 +437,7 @@ class Normctl(ServerTestCase):
         self.assertEqual([lines[1].split()[-1], lines[2].split()[-1]], ["sick/young", "sick/new"])
         worst = self.normctl_json("diagnose", "sick/", "--channels")[0]
         self.assertEqual((worst["verdict"], len(worst["channel_gap_rms"])), ("TRAIN_EVAL_GAP", 3))
-        self.assertAlmostEqual(sum(cause["share"] for cause in worst["causes"]), worst["gap_rms"], 12)
+        self.assertAlmostEqual(sum(cause["share"] for cause in worst["causes"]), worst["predicted_gap_rms"], 12)
         self.assertIn("does not exist", self.refused("diagnose", "sick/none"))
 
     def test_moments_go_in_and_out_and_become_the_statistics(self):

@@ -412,6 +412,10 @@ TEST(PredictedGap, OfMomentumOneIsFoundThoughTheBatchShowsNone) {
   EXPECT_LT(diagnosis.gap->rms, 0.02);
   EXPECT_EQ(diagnosis.verdict, Verdict::kTrainEvalGap) << diagnosis.explanation;
   EXPECT_EQ(diagnosis.main_cause, Cause::kTooFewUpdates);
+  EXPECT_NEAR(std::accumulate(diagnosis.causes.begin(), diagnosis.causes.end(), 0.0,
+                              [](double sum, const CauseShare& cause) { return sum + cause.share; }),
+              diagnosis.predicted_rms, 1e-12);
+  EXPECT_GT(ShareOf(diagnosis, Cause::kTooFewUpdates), 0.9 * diagnosis.predicted_rms);
   EXPECT_THAT(diagnosis.explanation, testing::HasSubstr("on the next of its kind it is about"));
 }
 

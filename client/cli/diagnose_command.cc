@@ -78,7 +78,7 @@ std::string SessionText(const Diagnosis& diagnosis) {
   if (diagnosis.gap_rms.has_value() && !diagnosis.causes.empty()) {
     absl::StrAppendFormat(&text, "\n%-18s %12s\n", "cause", "of the gap");
     for (const auto& cause : diagnosis.causes) absl::StrAppendFormat(&text, "%-18s %12.4g\n", cause.cause, cause.share);
-    absl::StrAppendFormat(&text, "%-18s %12.4g   (on the batch itself: %.2g; a sound layer: %.2g)\n", "together",
+    absl::StrAppendFormat(&text, "%-18s %12.4g   (this batch %.2g, a sound layer %.2g)\n", "together",
                           diagnosis.predicted_gap_rms.value_or(*diagnosis.gap_rms), *diagnosis.gap_rms,
                           diagnosis.sampling_noise.value_or(0));
   }

@@ -38,7 +38,9 @@ def push_moments(
       reset, part_id  as in Model.observe: what is observed begins anew; the part counts once
 
     Sent first for data as in training and then, with `reset`, for what comes in, they let the server tell a shift of the
-    data from momentum's lag (Model.diagnose with `observed`), also where it has seen no training.
+    data from momentum's lag (Model.diagnose with `observed`), also where it has seen no training. Values of one sample hang
+    together, as pixels do, which moments do not tell: say how many samples were sent (diagnose's samples_per_batch,
+    `normctl diagnose --samples`), or a sound convolutional layer may be taken for a sick one.
 
     Errors: NOT_FOUND if there is no such session; INVALID_ARGUMENT if a layer has none, or its data are not finite.
     """

@@ -53,6 +53,9 @@ struct Moments {
   int64_t count = 0;         // values per channel
   std::vector<double> mean;  // [C]
   std::vector<double> m2;    // [C], sum over the values of (value - mean)^2
+  // N of [N, C, *], summed where data are merged; 0: not known. Says how far values may hang together, not which they
+  // are: no part of what makes two moments equal.
+  int64_t num_samples = 0;
 
   // The variance that normalises: m2 / count.
   double BiasedVariance(size_t channel) const { return m2[channel] / static_cast<double>(count); }

@@ -232,7 +232,7 @@ void AddDiagnose(CLI::App& app, Options& options, std::function<int()>& run) {
   AddNamed(diagnose, options.session);
   diagnose
       ->add_option("--samples", options.diagnose.samples_per_batch,
-                   "samples N in a batch [N, C, ...]; default 0: those of the batch")
+                   "samples N in the batch or data [N, C, ...]; default 0: as many as the moments say they are of")
       ->type_name("N");
   CLI::Option* file =
       diagnose

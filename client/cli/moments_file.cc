@@ -22,7 +22,8 @@ namespace {
 using client::Data;
 using client::Moments;
 
-constexpr absl::string_view kNeeded = "send count, mean and m2, as normctl moments --json prints them";
+constexpr absl::string_view kNeeded =
+    "send count, mean, m2 and, if it is known, num_samples, as normctl moments --json prints them";
 // An archive that says it holds more is not read: memory is taken before anything is known of the contents.
 constexpr uint64_t kMaxArrayBytes = uint64_t{1} << 31;
 
@@ -35,9 +36,17 @@ absl::StatusOr<Moments> FromJson(const std::string& path, const nlohmann::json& 
   for (const char* const name : {"count", "mean", "m2"}) {
     if (!json.contains(name)) return Wrong(path, absl::StrCat("has no \"", name, "\": ", kNeeded));
   }
+  const auto is_whole = [](const nlohmann::json& number) {
+    return number.is_number_integer() && (!number.is_number_unsigned() || number.get<uint64_t>() <= INT64_MAX);
+  };
   const nlohmann::json& count = json["count"];
-  const bool fits = count.is_number_integer() && (!count.is_number_unsigned() || count.get<uint64_t>() <= INT64_MAX);
-  if (!fits) return Wrong(path, absl::StrCat("count is ", count.dump(), ": send a whole number of values a channel"));
+  if (!is_whole(count)) {
+    return Wrong(path, absl::StrCat("count is ", count.dump(), ": send a whole number of values a channel"));
+  }
+  const nlohmann::json num_samples = json.value("num_samples", nlohmann::json(0));
+  if (!is_whole(num_samples)) {
+    return Wrong(path, absl::StrCat("num_samples is ", num_samples.dump(), ": send a whole number, or leave it out"));
+  }
   for (const char* const name : {"mean", "m2"}) {
     const nlohmann::json& values = json[name];
     const bool is_vector = values.is_array() && std::all_of(values.begin(), values.end(),
@@ -46,7 +55,8 @@ absl::StatusOr<Moments> FromJson(const std::string& path, const nlohmann::json& 
   }
   return Moments{.count = count.get<int64_t>(),
                  .mean = json["mean"].get<std::vector<double>>(),
-                 .m2 = json["m2"].get<std::vector<double>>()};
+                 .m2 = json["m2"].get<std::vector<double>>(),
+                 .num_samples = num_samples.get<int64_t>()};
 }
 
 absl::StatusOr<Data> ReadJson(const std::string& path, const std::string& bytes) {
@@ -91,7 +101,7 @@ absl::StatusOr<int64_t> ParseCount(absl::string_view bytes) {
   if (!header.ok()) return header.status();
   if ((header->descr != "<i8" && header->descr != "<u8") || header->num_values != 1 ||
       bytes.size() - header->data_offset != sizeof(int64_t)) {
-    return absl::InvalidArgumentError("is no single integer of 8 bytes: send numpy.int64(count)");
+    return absl::InvalidArgumentError("is no single integer of 8 bytes: send a numpy.int64");
   }
   int64_t count;
   std::memcpy(&count, bytes.data() + header->data_offset, sizeof(count));
@@ -100,10 +110,10 @@ absl::StatusOr<int64_t> ParseCount(absl::string_view bytes) {
 
 absl::Status Take(const std::string& path, absl::string_view name, absl::string_view bytes, Moments& moments) {
   absl::Status status;
-  if (name == "count") {
+  if (name == "count" || name == "num_samples") {
     const auto count = ParseCount(bytes);
     status = count.status();
-    if (count.ok()) moments.count = *count;
+    if (count.ok()) (name == "count" ? moments.count : moments.num_samples) = *count;
   } else if (name == "mean" || name == "m2") {
     auto values = ParseNpyVector(bytes);
     status = values.status();
@@ -163,8 +173,10 @@ absl::StatusOr<Data> ReadMomentsFile(const std::string& path) {
   return ReadJson(path, *bytes);
 }
 
-std::string MomentsJson(const Moments& moments) {
-  return nlohmann::ordered_json{{"count", moments.count}, {"mean", moments.mean}, {"m2", moments.m2}}.dump();
+nlohmann::ordered_json MomentsJson(const Moments& moments) {
+  nlohmann::ordered_json json = {{"count", moments.count}, {"mean", moments.mean}, {"m2", moments.m2}};
+  if (moments.num_samples > 0) json["num_samples"] = moments.num_samples;
+  return json;
 }
 
 }  // namespace normserve::cli

@@ -1,10 +1,14 @@
 // Moments in files: JSON, and NumPy's .npz.
 //
-//   JSON   {"count": N, "mean": [C values], "m2": [C values]}, or of a model's layers {"LAYER": {...}, ...}
+//   JSON   {"count": values, "mean": [C values], "m2": [C values], "num_samples": N}, or of a model's layers
+//          {"LAYER": {...}, ...}
 //   .npz   arrays "count", "mean" and "m2" as numpy.savez(file, count=..., mean=..., m2=...) writes them, or of layers
-//          "LAYER/count" and so on; count a 0-dimensional integer, the others float64 or float32
+//          "LAYER/count" and so on; count and num_samples 0-dimensional integers, the others float64 or float32
+//
+// num_samples may be missing: it is not known then.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -20,7 +24,7 @@ bool IsMomentsFile(absl::string_view path);
 // it is not as above. Messages begin with the path. What fits the session is the server's to say.
 absl::StatusOr<client::Data> ReadMomentsFile(const std::string& path);
 
-// One session's moments as JSON.
-std::string MomentsJson(const client::Moments& moments);
+// One session's moments, as they are read.
+nlohmann::ordered_json MomentsJson(const client::Moments& moments);
 
 }  // namespace normserve::cli

@@ -122,14 +122,10 @@ int Show(const CommandLine& command_line, const std::string& session, const absl
   return kOk;
 }
 
-ordered_json ToJson(const client::Moments& moments) {
-  return {{"count", moments.count}, {"mean", moments.mean}, {"m2", moments.m2}};
-}
-
 ordered_json ObservedJson(const client::Observed& observed) {
   ordered_json json = {
       {"name", observed.name}, {"uid", observed.uid}, {"generation", observed.generation}, {"count", observed.count}};
-  if (observed.moments.has_value()) json["moments"] = ToJson(*observed.moments);
+  if (observed.moments.has_value()) json["moments"] = MomentsJson(*observed.moments);
   return json;
 }
 
@@ -139,7 +135,7 @@ ordered_json MergedJson(const client::Merged& merged) {
                        {"generation", merged.generation},
                        {"num_parts", merged.num_parts},
                        {"committed", merged.committed}};
-  if (merged.merged.has_value()) json["merged"] = ToJson(*merged.merged);
+  if (merged.merged.has_value()) json["merged"] = MomentsJson(*merged.merged);
   if (merged.committed) {
     json["variance_within"] = merged.variance_within;
     json["variance_between"] = merged.variance_between;
@@ -240,9 +236,9 @@ int ReadMoments(const CommandLine& command_line, const std::string& session, con
     ordered_json json = ordered_json::object();
     for (const client::SessionMoments& each : *found) {
       if (!IsModel(session)) {
-        json = ToJson(each.moments);
+        json = MomentsJson(each.moments);
       } else if (each.moments.count > 0) {
-        json[each.name.substr(session.size())] = ToJson(each.moments);
+        json[each.name.substr(session.size())] = MomentsJson(each.moments);
       }
     }
     Print(json.dump() + "\n");

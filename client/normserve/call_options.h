@@ -123,7 +123,8 @@ struct DiagnoseOptions {
   // tells a shift of the data from momentum's lag, where batches folded in before cannot.
   bool observed = false;
   std::optional<TensorView> batch = {};  // a batch of BatchNorm::Diagnose in their place; valid during the call
-  // N of [N, C, *]; 0: that of the newest batch where that is the evidence, else all values count as independent.
+  // N of [N, C, *]; 0: as the moments' num_samples, which batches know, and what was observed if all of it told; where
+  // that is 0 too all values count as independent.
   int64_t samples_per_batch = 0;
   bool return_channels = false;  // whether Diagnosis::channel_gap_rms is set
   CallOptions call = {};

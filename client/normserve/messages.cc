@@ -127,18 +127,22 @@ Device FromMessage(const v1::Device& message) {
           .reason = message.reason()};
 }
 
-void WriteMoments(const Moments& moments, v1::Moments& message) {
-  message.set_count(moments.count);
-  message.mutable_mean()->Add(moments.mean.begin(), moments.mean.end());
-  message.mutable_m2()->Add(moments.m2.begin(), moments.m2.end());
-}
-
 }  // namespace
 
 Mode FromMessage(v1::Mode mode) { return v1::Mode_IsValid(mode) ? static_cast<Mode>(mode) : Mode::kUnspecified; }
 
+void WriteMoments(const Moments& moments, v1::Moments& message) {
+  message.set_count(moments.count);
+  message.set_num_samples(moments.num_samples);
+  message.mutable_mean()->Add(moments.mean.begin(), moments.mean.end());
+  message.mutable_m2()->Add(moments.m2.begin(), moments.m2.end());
+}
+
 Moments FromMessage(const v1::Moments& message) {
-  return {.count = message.count(), .mean = ToVector<double>(message.mean()), .m2 = ToVector<double>(message.m2())};
+  return {.count = message.count(),
+          .mean = ToVector<double>(message.mean()),
+          .m2 = ToVector<double>(message.m2()),
+          .num_samples = message.num_samples()};
 }
 
 RunningStatistics FromMessage(const v1::RunningStatistics& message) {

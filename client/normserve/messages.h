@@ -44,6 +44,7 @@ google::protobuf::Timestamp ToTimestamp(absl::Time time);
 
 // A mode that this library has no name for is kUnspecified.
 Mode FromMessage(v1::Mode mode);
+void WriteMoments(const Moments& moments, v1::Moments& message);
 Moments FromMessage(const v1::Moments& message);
 RunningStatistics FromMessage(const v1::RunningStatistics& message);
 SessionStats FromMessage(const v1::SessionStatistics& message);

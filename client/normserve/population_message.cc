@@ -3,23 +3,18 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "normserve/messages.h"
 
 namespace normserve::client {
 namespace {
 
-void Write(const Moments& moments, v1::Moments& message) {
-  message.set_count(moments.count);
-  message.mutable_mean()->Add(moments.mean.begin(), moments.mean.end());
-  message.mutable_m2()->Add(moments.m2.begin(), moments.m2.end());
-}
-
 template <typename Message>
 void WriteMomentsOf(const Data& data, Message& message) {
-  if (data.moments.has_value()) Write(*data.moments, *message.mutable_moments());
+  if (data.moments.has_value()) WriteMoments(*data.moments, *message.mutable_moments());
   for (const auto& [layer, moments] : data.layers) {
     v1::LayerMoments& added = *message.mutable_layers()->add_layers();
     added.set_layer(layer);
-    Write(moments, *added.mutable_moments());
+    WriteMoments(moments, *added.mutable_moments());
   }
 }
 
@@ -37,24 +32,12 @@ void WriteGuards(const ChangeGuards& guards, Message& message) {
   message.set_expected_uid(guards.expected_uid);
 }
 
-Moments Read(const v1::Moments& message) {
-  return {.count = message.count(),
-          .mean = {message.mean().begin(), message.mean().end()},
-          .m2 = {message.m2().begin(), message.m2().end()}};
-}
-
-RunningStatistics Read(const v1::RunningStatistics& message) {
-  return {.running_mean = {message.running_mean().begin(), message.running_mean().end()},
-          .running_var = {message.running_var().begin(), message.running_var().end()},
-          .num_batches_tracked = message.num_batches_tracked()};
-}
-
 Observed Read(const v1::ObservedSession& message) {
   Observed observed{.name = message.name(),
                     .uid = message.uid(),
                     .generation = message.generation(),
                     .count = message.moments().count()};
-  if (message.moments().mean_size() > 0) observed.moments = Read(message.moments());
+  if (message.moments().mean_size() > 0) observed.moments = FromMessage(message.moments());
   return observed;
 }
 
@@ -62,7 +45,7 @@ SessionMoments Read(const v1::SessionMoments& message) {
   return {.name = message.name(),
           .uid = message.uid(),
           .generation = message.generation(),
-          .moments = Read(message.moments()),
+          .moments = FromMessage(message.moments()),
           .first_channel = message.first_channel()};
 }
 
@@ -74,7 +57,7 @@ Merged Read(const v1::MergedSession& message) {
                 .committed = message.committed(),
                 .variance_within = {message.variance_within().begin(), message.variance_within().end()},
                 .variance_between = {message.variance_between().begin(), message.variance_between().end()}};
-  if (message.has_merged()) merged.merged = Read(message.merged());
+  if (message.has_merged()) merged.merged = FromMessage(message.merged());
   return merged;
 }
 
@@ -84,8 +67,8 @@ Calibrated Read(const v1::CalibratedSession& message) {
           .generation = message.generation(),
           .num_batches = message.num_batches(),
           .committed = message.committed(),
-          .before = Read(message.before()),
-          .after = Read(message.after())};
+          .before = FromMessage(message.before()),
+          .after = FromMessage(message.after())};
 }
 
 template <typename Result, typename Messages>

@@ -13,6 +13,7 @@ struct Moments {
   int64_t count = 0;         // values per channel
   std::vector<double> mean;  // [C]
   std::vector<double> m2;    // [C], sum over the values of (value - mean)^2
+  int64_t num_samples = 0;   // N of [N, C, *], summed where data are merged; 0: not known. Diagnose allows for it
 
   // What training normalises with: m2 / count. Needs count >= 1.
   double BiasedVariance(size_t channel) const { return m2[channel] / static_cast<double>(count); }

@@ -22,6 +22,8 @@ constexpr std::array<absl::string_view, 7> kCauses = {
 // How many times larger than nominal noise may be measured where the number of samples is not known.
 constexpr double kMaxInflation = 16;
 constexpr size_t kMeasuringBatches = 4;
+// As many values has what is no sample.
+constexpr double kExact = std::numeric_limits<double>::infinity();
 // And by how much the limit may be widened.
 constexpr double kMaxWidening = 1.75;
 
@@ -113,6 +115,8 @@ class Examination {
   void MeasureNoise();
   void WidenLimit();
   bool MixedHistory() const;
+  size_t BatchesSinceChange() const;
+  bool IsLikeNewest(const Moments& earlier) const;
   void SwapConstants();
   double AveragedValues() const;
   Cause CauseOfRest(const NormalizationStatistics& running, double rest);
@@ -164,9 +168,12 @@ Verdict Examination::Judge() {
 // Sets how many values are independent, and the noise that the gap is judged by.
 void Examination::MeasureNoise() {
   const auto count = static_cast<double>(batch_.count);
-  const auto samples = static_cast<double>(std::clamp<int64_t>(layer_.samples_per_batch, 0, batch_.count));
+  const int64_t given = layer_.samples_per_batch > 0 ? layer_.samples_per_batch : batch_.num_samples;
+  const auto samples = static_cast<double>(std::clamp<int64_t>(given, 0, batch_.count));
   found_.independent_values = count;
-  double inflation = samples > 0 ? count / samples : 1;
+  // The limit allows for the worst, one independent value a sample, until batches show what it is; what is predicted
+  // does not.
+  double inflation = samples > 0 ? count / samples : 1, expected_inflation = 1;
   if (earlier_.size() >= kMeasuringBatches) {
     std::vector<const Moments*> batches = earlier_;
     batches.push_back(&batch_);
@@ -182,7 +189,7 @@ void Examination::MeasureNoise() {
     std::sort(squares.begin(), squares.end());
     const double measured = squares[squares.size() / 4];
     // Values that hang together make it larger, and so do heavy tails.
-    inflation = std::clamp(measured, 1.0, std::max(inflation, kMaxInflation));
+    inflation = expected_inflation = std::clamp(measured, 1.0, std::max(inflation, kMaxInflation));
   }
   found_.independent_values = std::max(2.0, count / inflation);
   // Measured from so few batches, less than twice as much is chance.
@@ -190,10 +197,12 @@ void Examination::MeasureNoise() {
       batch_.count < kNoisyCount || (inflation >= 2 && found_.independent_values < static_cast<double>(kNoisyCount));
   const bool few = found_.effective_batches <= kFewBatches;
   found_.history_is_mixed = MixedHistory();
-  found_.noise = NoiseBeside(few ? std::numeric_limits<double>::infinity() : AveragedValues());
+  found_.noise = NoiseBeside(few ? kExact : AveragedValues());
   WidenLimit();
   if (layer_.batch_is_folded) {
-    const double noise = NoiseBeside(std::numeric_limits<double>::infinity()).rms;
+    const double noise =
+        PredictNoise(batch_, statistics_.weight, statistics_.epsilon, std::max(2.0, count / expected_inflation), kExact)
+            .rms;
     unseen_square_ = 2 * NewestWeight(layer_.average, statistics_.num_batches_tracked) * noise * noise;
   }
   found_.predicted_rms = Next(found_.gap->rms);
@@ -285,8 +294,13 @@ Cause Examination::CauseOfRest(const NormalizationStatistics& running, double re
   Cause cause = Cause::kLagOrShift;
   bool is_noise = false;
   if (earlier_.size() >= 2) {
-    const Moments average = Average(earlier_);
+    const size_t since_change = BatchesSinceChange();
+    found_.batches_since_change = static_cast<int64_t>(since_change);
+    const Moments average = Average(absl::MakeConstSpan(earlier_).first(earlier_.size() - since_change));
     cause = CauseBy(average, running);
+    const bool is_between = GapOf(running, average).rms < GapOf(BiasedStatistics(average), batch_).rms;
+    // More than half of the way, to data that stay.
+    if (since_change > 0 && cause == Cause::kLagOrShift && is_between) cause = Cause::kMomentumLag;
     is_noise = rest <= LimitBeside(static_cast<double>(average.count));
   }
   if (reference_ == nullptr || (cause != Cause::kLagOrShift && !is_noise)) return cause;
@@ -296,9 +310,28 @@ Cause Examination::CauseOfRest(const NormalizationStatistics& running, double re
   return by_reference;
 }
 
+// How many of the earlier batches are like the one at hand while those before them are not: the data changed then. 0:
+// they did not, or all the time.
+size_t Examination::BatchesSinceChange() const {
+  const double independent = found_.independent_values / static_cast<double>(batch_.count);
+  size_t alike = 0;
+  for (; alike < earlier_.size(); ++alike) {
+    const Moments& earlier = *earlier_[earlier_.size() - 1 - alike];
+    const double rms = GapOf(BiasedStatistics(earlier), batch_).rms;
+    if (rms > NoiseBetween(earlier, batch_, independent).limit && !Small(rms)) break;
+  }
+  if (found_.history_is_mixed || alike == earlier_.size()) return 0;
+  return IsLikeNewest(Average(absl::MakeConstSpan(earlier_).first(earlier_.size() - alike))) ? 0 : alike;
+}
+
+bool Examination::IsLikeNewest(const Moments& earlier) const {
+  const double rms = GapOf(BiasedStatistics(earlier), batch_).rms;
+  return Small(rms) || rms <= LimitBeside(static_cast<double>(earlier.count));
+}
+
 Cause Examination::CauseBy(const Moments& earlier, const NormalizationStatistics& running) const {
+  if (IsLikeNewest(earlier)) return Cause::kMomentumLag;
   const double to_newest = GapOf(BiasedStatistics(earlier), batch_).rms;
-  if (Small(to_newest) || to_newest <= LimitBeside(static_cast<double>(earlier.count))) return Cause::kMomentumLag;
   return GapOf(running, earlier).rms < to_newest / 2 ? Cause::kDataShift : Cause::kLagOrShift;
 }
 

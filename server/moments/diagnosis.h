@@ -54,7 +54,7 @@ struct DiagnosedLayer {
   // to counts as exact.
   std::optional<int64_t> batches_since_set;
   // Samples N in a batch [N, C, *] whose values hang together within a sample, as pixels do: then there may be as few
-  // independent values as samples. 0: take all values for independent.
+  // independent values as samples. 0: as the batch's num_samples; where that is 0 too all values count as independent.
   int64_t samples_per_batch = 0;
   // Whether the batch is the newest of those folded in: the running statistics know it better than they will the next.
   bool batch_is_folded = false;
@@ -70,19 +70,21 @@ struct LayerDiagnosis {
   // Of the batch, and so the prediction for the next of its kind. Absent where training or evaluation have no output.
   std::optional<LayerGap> gap;
   // The gap to expect on a later batch of the same kind: gap->rms, and where the batch is one of those folded in
-  // sqrt(gap->rms^2 + 2 w N^2), w its weight in the running statistics (NewestWeight) and N the noise of one batch.
+  // sqrt(gap->rms^2 + 2 w N^2), w its weight in the running statistics (NewestWeight) and N the noise of one batch, as
+  // it was measured or of independent values.
   double predicted_rms = 0;
-  SamplingNoise noise;              // what a sound layer would show on such batches
-  double independent_values = 0;    // a channel, of the batch: its count, or fewer where they hang together
-  double effective_batches = 0;     // that the running statistics average
-  bool history_is_mixed = false;    // a quarter or more of the earlier batches are unlike the one before them
-  int64_t reference_count = 0;      // values a channel of the reference, where it was that told lag from shift
-  double initial_share = 0;         // of the initial statistics left in them
-  std::vector<CauseShare> causes;   // in the order of the swaps; shares add up to predicted_rms
-  std::optional<Cause> main_cause;  // the largest share, where there is a gap at all
-  std::vector<ChannelFlags> flags;  // [C]
-  std::string explanation;          // what is, in plain words with the numbers
-  std::string advice;               // what to do; empty if nothing
+  SamplingNoise noise;               // what a sound layer would show on such batches
+  double independent_values = 0;     // a channel, of the batch: its count, or fewer where they hang together
+  double effective_batches = 0;      // that the running statistics average
+  bool history_is_mixed = false;     // a quarter or more of the earlier batches are unlike the one before them
+  int64_t batches_since_change = 0;  // earlier batches like this one, where those before them are other data
+  int64_t reference_count = 0;       // values a channel of the reference, where it was that told lag from shift
+  double initial_share = 0;          // of the initial statistics left in them
+  std::vector<CauseShare> causes;    // in the order of the swaps; shares add up to predicted_rms
+  std::optional<Cause> main_cause;   // the largest share, where there is a gap at all
+  std::vector<ChannelFlags> flags;   // [C]
+  std::string explanation;           // what is, in plain words with the numbers
+  std::string advice;                // what to do; empty if nothing
 
   // The gap over the weight's root mean square; 0 if absent.
   double RelativeGap() const;
@@ -103,7 +105,9 @@ struct LayerDiagnosis {
 //      as near the newest as the noise of both allows or kSmallGap, DATA_SHIFT if not and the running statistics are
 //      nearer to them than half their gap to the newest; else, and without earlier data, LAG_OR_SHIFT.
 //
-// Earlier data are two earlier batches or more, averaged (means and variances, by count), then the reference. The
+// Earlier data are two earlier batches or more, averaged (means and variances, by count), then the reference. Where the
+// newest of them are like `batch` and those before them are not, only those before: MOMENTUM_LAG then also means
+// that the running statistics are more than half of the way from them. The
 // batches are asked first, although the reference is mostly the larger sample: the statistics are, or would be, their
 // average, so that what they say of a lag is what momentum did, whereas a reference may have been observed at any time.
 // It is asked where they say LAG_OR_SHIFT, or where their noise alone could make the rest.

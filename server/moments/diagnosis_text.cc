@@ -130,6 +130,12 @@ Words LagWords(const DiagnosedLayer& layer, int64_t num_earlier, const LayerDiag
                         diagnosis.reference_count, AverageText(layer, diagnosis)),
         "Calibrate on data like these, or train on them."};
   }
+  if (diagnosis.batches_since_change > 0) {
+    return {absl::StrFormat("The data changed %s ago, and the running statistics (%s) have come more than half of the "
+                            "way. ",
+                            Batches(diagnosis.batches_since_change + 1), AverageText(layer, diagnosis)),
+            "Train on, calibrate on batches like these, or raise momentum."};
+  }
   const double folded = 1 - InitialShare(layer.average, num_earlier);
   Words words{absl::StrFormat("The %s agree with this one, the running statistics with neither (%s). ",
                               Batches(num_earlier, "earlier "), AverageText(layer, diagnosis)),
@@ -154,6 +160,14 @@ Words ShiftWords(int64_t num_earlier, const LayerDiagnosis& diagnosis) {
     return {absl::StrCat("The running statistics are the average of the ", earlier,
                          ", which are of several kinds: it fits none of them. "),
             "Give each kind of data its own session, or mix the kinds within every batch."};
+  }
+  if (diagnosis.batches_since_change > 0) {
+    return {
+        absl::StrCat("The data changed ", Batches(diagnosis.batches_since_change + 1),
+                     " ago: the running statistics are still nearer to those of the ",
+                     Batches(num_earlier - diagnosis.batches_since_change, "earlier "), " before. "),
+        "If the data moved on, calibrate on the new, or train on; if both kinds stay, give each its own session, or "
+        "mix them within every batch."};
   }
   return {
       absl::StrCat("The running statistics are those of the ", earlier, "; this batch comes from other data. "),

@@ -42,11 +42,14 @@ absl::StatusOr<MergedMoments> MergeParts(const PartSet& parts, MergePolicy polic
 absl::StatusOr<MergedMoments> MergeParts(absl::Span<const PartView> parts, size_t num_features, MergePolicy policy) {
   MergedMoments merged;
   std::vector<const Moments*> filled;
-  int64_t count = 0;
+  int64_t count = 0, num_samples = 0;
+  bool knows_samples = true;
   for (const PartView& part : parts) {
     if (part.moments->count == 0) continue;
     filled.push_back(part.moments);
     count += part.moments->count;
+    num_samples += part.moments->num_samples;
+    knows_samples = knows_samples && part.moments->num_samples > 0;
   }
   merged.num_parts = static_cast<int64_t>(filled.size());
   if (filled.empty()) return merged;
@@ -68,7 +71,10 @@ absl::StatusOr<MergedMoments> MergeParts(absl::Span<const PartView> parts, size_
     merged.moments.mean.push_back(sums.mean);
     merged.moments.m2.push_back(m2);
   }
-  if (policy != MergePolicy::kKeepLocal) merged.moments.count = count;
+  if (policy != MergePolicy::kKeepLocal) {
+    merged.moments.count = count;
+    merged.moments.num_samples = knows_samples ? num_samples : 0;
+  }
   return merged;
 }
 

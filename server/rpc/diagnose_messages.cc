@@ -31,9 +31,6 @@ absl::StatusOr<DiagnoseRequest> ReadDiagnoseRequest(const v1::DiagnoseRequest& m
   request.moments = std::move(given->moments);
   request.layers = std::move(given->layers);
   request.observed = message.has_observed();
-  if (message.has_batch() && request.samples_per_batch == 0 && message.batch().shape_size() > 0) {
-    request.samples_per_batch = std::max<int64_t>(0, message.batch().shape(0));
-  }
   return request;
 }
 

@@ -8,7 +8,8 @@ namespace normserve {
 Moments ReadMoments(const v1::Moments& message) {
   return {.count = message.count(),
           .mean = {message.mean().begin(), message.mean().end()},
-          .m2 = {message.m2().begin(), message.m2().end()}};
+          .m2 = {message.m2().begin(), message.m2().end()},
+          .num_samples = message.num_samples()};
 }
 
 absl::StatusOr<std::map<std::string, Moments>> ReadLayers(absl::string_view field,

@@ -209,6 +209,7 @@ absl::StatusOr<Channels> ReadChannelRange(const v1::ChannelRange& range, const s
 
 void WriteMoments(const Moments& moments, Channels channels, v1::Moments& message) {
   message.set_count(moments.count);
+  message.set_num_samples(moments.num_samples);
   WriteVector(moments.mean, channels, *message.mutable_mean());
   WriteVector(moments.m2, channels, *message.mutable_m2());
 }

@@ -58,6 +58,7 @@ void TakeMoments(Engine& engine, const std::shared_ptr<Session>& session, Receiv
     absl::Status finite =
         CheckFiniteMoments(kField, batch, shape, *result->moments, "nothing was observed: send finite values");
     if (!finite.ok()) return std::move(taken)(finite);
+    result->moments->num_samples = shape.batch_size;
     std::move(taken)(std::move(result->moments));
   });
 }

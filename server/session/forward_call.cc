@@ -222,6 +222,7 @@ void ForwardCall::Submit(const std::shared_ptr<const AffineParameters>& paramete
   engine_.Forward(std::move(job),
                   [self = shared_from_this(), next = std::move(next)](absl::StatusOr<ForwardResult> result) mutable {
                     if (!result.ok()) return self->Fail(result.status());
+                    if (result->moments.has_value()) result->moments->num_samples = self->shape_.batch_size;
                     std::move(next)(*self, *std::move(result));
                   });
 }
@@ -243,7 +244,6 @@ void ForwardCall::Commit() {
                     .moments = moments,
                     .normalized_with = normalized_with_,
                     .update = update_,
-                    .num_samples = request_.input.dimensions[0],
                     .named = named_},
       [self = shared_from_this()](absl::StatusOr<ForwardAnswer> answer) { self->Committed(std::move(answer)); });
 }

@@ -78,11 +78,11 @@ bool Belongs(const HistoryPoint& point, size_t slot, int64_t num_updates) {
 }
 
 std::shared_ptr<const History> WithBatch(const History* history, const SessionState& after,
-                                         std::shared_ptr<const Moments> batch, int64_t num_samples) {
+                                         std::shared_ptr<const Moments> batch) {
   auto next = history == nullptr ? std::make_shared<History>() : std::make_shared<History>(*history);
   HistoryPoint point = PointOf(after, ++next->num_updates);
   point.count = batch->count;
-  point.num_samples = num_samples;
+  point.num_samples = batch->num_samples;
   if (const auto slot = ThinnedSlot(point.update); slot.has_value()) {
     HistorySummary summary;
     SummarizeRunning(after, summary);

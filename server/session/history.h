@@ -56,7 +56,7 @@ bool Belongs(const HistoryPoint& point, size_t slot, int64_t num_updates);
 
 // `history` (null: none so far) and the batch that made `after`, of `num_samples` samples.
 std::shared_ptr<const History> WithBatch(const History* history, const SessionState& after,
-                                         std::shared_ptr<const Moments> batch, int64_t num_samples);
+                                         std::shared_ptr<const Moments> batch);
 // And a replacement of the running statistics, which made `after`.
 std::shared_ptr<const History> WithReplacement(const History* history, const SessionState& after);
 

@@ -41,6 +41,15 @@ absl::Status UnknownLayer(absl::string_view field, absl::string_view name, absl:
 
 }  // namespace
 
+absl::Status CheckNumSamples(absl::string_view field, const Moments& moments) {
+  if (moments.num_samples >= 0 && moments.num_samples <= moments.count) return absl::OkStatus();
+  const std::string samples = absl::StrCat(field, ".num_samples");
+  return FieldError(samples,
+                    absl::StrCat(samples, " is ", moments.num_samples, " and ", field, ".count ", moments.count,
+                                 ": a sample has one value a channel or more; send how many samples the values "
+                                 "are of, or 0 if you do not know"));
+}
+
 absl::Status CheckMoments(absl::string_view field, const Moments& moments, int64_t num_features) {
   if (moments.count < 1 || moments.count > kMaxCount) {
     const std::string count = absl::StrCat(field, ".count");
@@ -49,6 +58,7 @@ absl::Status CheckMoments(absl::string_view field, const Moments& moments, int64
                                           "leave out what has no data"));
   }
   absl::Status status = CheckValues(absl::StrCat(field, ".mean"), moments.mean, num_features);
+  if (status.ok()) status = CheckNumSamples(field, moments);
   const std::string m2 = absl::StrCat(field, ".m2");
   if (status.ok()) status = CheckValues(m2, moments.m2, num_features);
   for (size_t c = 0; status.ok() && c < moments.m2.size(); ++c) {
@@ -102,6 +112,7 @@ absl::StatusOr<std::vector<MomentsOfSession>> MatchMoments(absl::string_view fie
   return matched;
 }
 
+// Without num_samples: data are the same whoever knows how many samples they are of.
 void AddMoments(const Moments& moments, FingerprintBuilder& fingerprint) {
   fingerprint.Add(moments.count).Add(absl::Span<const double>(moments.mean)).Add(absl::Span<const double>(moments.m2));
 }

@@ -26,9 +26,12 @@ struct GivenMoments {
 };
 
 // OK for moments of data of `num_features` channels. INVALID_ARGUMENT that names `field`, channel, value and what would
-// be right: (INVALID_FIELD) a count below 1 or above 2^53, a negative m2, an m2 above 0 of one value; (SHAPE_MISMATCH)
-// another length; (NON_FINITE).
+// be right: (INVALID_FIELD) a count below 1 or above 2^53, num_samples as CheckNumSamples, a negative m2, an m2 above 0
+// of one value; (SHAPE_MISMATCH) another length; (NON_FINITE).
 absl::Status CheckMoments(absl::string_view field, const Moments& moments, int64_t num_features);
+
+// INVALID_ARGUMENT (INVALID_FIELD) for fewer than no samples, or more than values a channel.
+absl::Status CheckNumSamples(absl::string_view field, const Moments& moments);
 
 // What one session is given.
 struct MomentsOfSession {

@@ -22,6 +22,8 @@ constexpr char kFirstVersion = 1;
 constexpr char kHeadVersion = 6;
 constexpr char kRequestVersion = 2;
 constexpr char kSnapshotVersion = 4;
+// Of moments, by themselves, in a part and in a result.
+constexpr char kMomentsVersion = 2;
 constexpr const char* kOfAnotherRow = "it is the record of another row";
 constexpr size_t kChecksumBytes = sizeof(uint64_t);
 
@@ -435,6 +437,18 @@ SessionHead ReadHeadFields(RecordReader& from) {
   return head;
 }
 
+RecordWriter& WriteMomentsFields(const Moments& moments, RecordWriter& to) {
+  return to.Int(moments.count).Vector(moments.mean).Vector(moments.m2).Int(moments.num_samples);
+}
+
+Moments ReadMomentsFields(RecordReader& from) {
+  Moments moments{.count = from.Int()};
+  moments.mean = from.Vector<double>();
+  moments.m2 = from.Vector<double>();
+  if (from.version() >= 2) moments.num_samples = from.Int();
+  return moments;
+}
+
 // `value`, unless the reader found something wrong.
 template <typename T>
 absl::StatusOr<T> Finished(T value, RecordReader& from, const StoredPart& what) {
@@ -491,15 +505,13 @@ absl::StatusOr<NormalizationStatistics> ReadStatistics(const StoredPart& what, a
 }
 
 std::string WriteMoments(const Moments& moments) {
-  return RecordWriter().Int(moments.count).Vector(moments.mean).Vector(moments.m2).Finish();
+  RecordWriter to(kMomentsVersion);
+  return WriteMomentsFields(moments, to).Finish();
 }
 
 absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view record) {
-  RecordReader from(record);
-  Moments moments;
-  moments.count = from.Int();
-  moments.mean = from.Vector<double>();
-  moments.m2 = from.Vector<double>();
+  RecordReader from(record, kMomentsVersion);
+  Moments moments = ReadMomentsFields(from);
   return Finished(std::move(moments), from, what);
 }
 
@@ -508,15 +520,13 @@ std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart
   for (const ObservedPart& part : parts) {
     words.insert(words.end(), {part.id.low, part.id.high, part.contents.low, part.contents.high});
   }
-  return RecordWriter().Int(moments.count).Vector(moments.mean).Vector(moments.m2).Vector(words).Finish();
+  RecordWriter to(kMomentsVersion);
+  return WriteMomentsFields(moments, to).Vector(words).Finish();
 }
 
 absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::string_view record) {
-  RecordReader from(record);
-  ObservedMoments observed;
-  observed.moments.count = from.Int();
-  observed.moments.mean = from.Vector<double>();
-  observed.moments.m2 = from.Vector<double>();
+  RecordReader from(record, kMomentsVersion);
+  ObservedMoments observed{.moments = ReadMomentsFields(from)};
   const auto words = from.Vector<uint64_t>();
   if (words.size() % 4 != 0) from.Spoil("a length in it is wrong");
   for (size_t i = 0; i + 4 <= words.size(); i += 4) {
@@ -526,41 +536,35 @@ absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::strin
 }
 
 std::string WritePart(absl::string_view uid, absl::string_view collection, const CollectedPart& part) {
-  RecordWriter to;
+  RecordWriter to(kMomentsVersion);
   to.Text(uid).Text(collection).Text(part.id);
-  return to.Int(part.moments.count).Vector(part.moments.mean).Vector(part.moments.m2).Finish();
+  return WriteMomentsFields(part.moments, to).Finish();
 }
 
 absl::StatusOr<CollectedPart> ReadPart(const StoredPart& what, absl::string_view uid, const StoredCollectionRow& row) {
-  RecordReader from(row.record);
+  RecordReader from(row.record, kMomentsVersion);
   if (from.Text() != uid || from.Text() != row.collection || from.Text() != row.part) from.Spoil(kOfAnotherRow);
-  CollectedPart part{.id = row.part};
-  part.moments.count = from.Int();
-  part.moments.mean = from.Vector<double>();
-  part.moments.m2 = from.Vector<double>();
+  CollectedPart part{.id = row.part, .moments = ReadMomentsFields(from)};
   return Finished(std::move(part), from, what);
 }
 
 std::string WriteResult(absl::string_view uid, absl::string_view collection, const CollectionResult& result) {
-  RecordWriter to;
+  RecordWriter to(kMomentsVersion);
   to.Text(uid).Text(collection).Int(result.generation).Int(result.order).Int(result.num_parts);
-  to.Int(result.merged.count).Vector(result.merged.mean).Vector(result.merged.m2);
-  to.Vector(result.variance_within).Vector(result.variance_between);
+  WriteMomentsFields(result.merged, to).Vector(result.variance_within).Vector(result.variance_between);
   to.Vector(result.before.mean).Vector(result.before.variance).Int(result.batches_before);
   return to.Vector(result.after.mean).Vector(result.after.variance).Int(result.batches_after).Finish();
 }
 
 absl::StatusOr<CollectionResult> ReadResult(const StoredPart& what, absl::string_view uid,
                                             const StoredCollectionRow& row) {
-  RecordReader from(row.record);
+  RecordReader from(row.record, kMomentsVersion);
   if (from.Text() != uid || from.Text() != row.collection) from.Spoil(kOfAnotherRow);
   CollectionResult result;
   result.generation = from.Int();
   result.order = from.Int();
   result.num_parts = from.Int();
-  result.merged.count = from.Int();
-  result.merged.mean = from.Vector<double>();
-  result.merged.m2 = from.Vector<double>();
+  result.merged = ReadMomentsFields(from);
   result.variance_within = from.Vector<double>();
   result.variance_between = from.Vector<double>();
   result.before.mean = from.Vector<double>();
@@ -629,6 +633,7 @@ absl::StatusOr<HistoryPoint> ReadPoint(const StoredPart& what, absl::string_view
     Moments batch{.count = point.count};
     batch.mean = from.Vector<double>();
     batch.m2 = from.Vector<double>();
+    batch.num_samples = point.num_samples;
     point.batch = std::make_shared<const Moments>(std::move(batch));
   }
   if (from.Bool()) point.summary = std::make_shared<const HistorySummary>(ReadSummary(from));

@@ -16,7 +16,8 @@
 //
 // Version 4 of heads and snapshots adds, at the end of the state, statistics_set_at, and to the head, at its end, the
 // number of updates that its history counts (no snapshot is of version 3). A point of this history has had its uid and
-// slot since its version 1.
+// slot since its version 1. Version 2 of moments, of what was observed, and of parts and results of collections adds
+// the number of samples behind each m2.
 //
 // What damage does, to a record, to its row, or by taking the row away: of a head or a vector, all of the session is
 // lost; of a collection's row, what is gathered can only be dropped; of a request or a kept vector, its next change and

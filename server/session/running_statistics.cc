@@ -49,6 +49,7 @@ Moments MergeMoments(const Moments& left, const Moments& right) {
   if (left.count == 0) return right;
   if (right.count == 0) return left;
   Moments merged{.count = left.count + right.count};
+  if (left.num_samples > 0 && right.num_samples > 0) merged.num_samples = left.num_samples + right.num_samples;
   const auto left_count = static_cast<double>(left.count), right_count = static_cast<double>(right.count);
   const double share = right_count / (left_count + right_count);
   for (size_t c = 0; c < left.mean.size(); ++c) {

@@ -90,9 +90,7 @@ absl::StatusOr<SessionChange> Session::Fold(const ForwardCommit& commit, const S
     next->generation += 1;
     next->update_time = absl::Now();
     change.observations->last_batch = std::make_shared<const Moments>(commit.moments);
-    change.observations->last_batch_samples = commit.num_samples;
-    change.observations->history =
-        WithBatch(newest.observations.history.get(), *next, change.observations->last_batch, commit.num_samples);
+    change.observations->history = WithBatch(newest.observations.history.get(), *next, change.observations->last_batch);
     answer.generation = next->generation;
     answer.num_batches_tracked = next->num_batches_tracked;
     change.state = std::move(next);

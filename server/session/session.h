@@ -24,7 +24,6 @@ struct ForwardCommit {
   Moments moments;                               // of the batch, finite, count >= 2
   NormalizedWith normalized_with = NormalizedWith::kBatch;
   Update update = Update::kRunning;           // kRunning or kShadow
-  int64_t num_samples = 0;                    // N of the batch; 0: not known
   std::shared_ptr<const SessionState> named;  // the snapshot's, for kSnapshot and kBlend
 };
 

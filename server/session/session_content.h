@@ -25,7 +25,6 @@ struct ObservedPart {
 // Null: no batch so far.
 struct Observations {
   std::shared_ptr<const Moments> last_batch;  // of the newest batch that updated the running statistics
-  int64_t last_batch_samples = 0;             // N of that batch
   std::shared_ptr<const History> history;     // of all that updated them; PointsOf and RecentBatches read it
   std::shared_ptr<const Moments> shadow;      // of all that updated the shadow moments since SHADOW began, merged
   int64_t shadow_version = 0;                 // in a store, as SessionState's

@@ -9,6 +9,7 @@
 #include "kernels/error_reason.h"
 #include "server/moments/part_set.h"
 #include "server/session/field_error.h"
+#include "server/session/layer_moments.h"
 #include "server/session/session_report.h"
 #include "server/session/statistics_convention.h"
 
@@ -34,6 +35,7 @@ absl::Status CheckEvidence(const std::string& field, const Moments& moments, int
     return FieldError(absl::StrCat(field, ".count"),
                       absl::StrCat(field, ".count is ", moments.count, ": send the values a channel, 1 up to 2^53"));
   }
+  if (absl::Status status = CheckNumSamples(field, moments); !status.ok()) return status;
   const auto length = static_cast<size_t>(num_features);
   for (const auto& [name, values] : {std::pair{"mean", &moments.mean}, std::pair{"m2", &moments.m2}}) {
     if (values->size() == length) continue;
@@ -116,9 +118,7 @@ absl::StatusOr<std::vector<SessionDiagnosis>> Diagnose(const std::vector<std::sh
   for (size_t i = 0; i < sessions.size(); ++i) {
     const Moments* moments = (*evidence)[i];
     const Observations& seen = contents[i].observations;
-    int64_t num_samples = request.samples_per_batch;
-    if (num_samples == 0 && moments == seen.last_batch.get()) num_samples = seen.last_batch_samples;
-    auto layer_of = LayerOf(*contents[i].state, num_samples);
+    auto layer_of = LayerOf(*contents[i].state, request.samples_per_batch);
     layer_of.batch_is_folded =
         moments != nullptr && moments == seen.last_batch.get() && layer_of.batches_since_set != 0;
     // The batches before the one that is the evidence, which may be the newest of them.

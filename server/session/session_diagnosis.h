@@ -19,7 +19,7 @@ struct DiagnoseRequest {
   std::optional<Moments> moments;                        // of one batch; of a single session
   std::optional<std::map<std::string, Moments>> layers;  // the same by layer, the name without the prefix; of a model
   bool observed = false;                                 // what the sessions have observed, in place of both
-  int64_t samples_per_batch = 0;                         // 0: all values count as independent
+  int64_t samples_per_batch = 0;                         // 0: as the moments say
 
   // Of a batch of the single session that came in place of moments; nothing: it was empty.
   void TakeBatch(std::optional<Moments> batch) { moments = batch.has_value() ? std::move(batch) : Moments{}; }

@@ -69,7 +69,6 @@ void ReadHistory(const StoredPart& session, const StoredSession& stored, int64_t
   if (const auto& newest = history->slots[RecentSlot(num_updates)];
       newest != nullptr && newest->update == num_updates) {
     observations.last_batch = newest->batch;
-    observations.last_batch_samples = newest->num_samples;
   }
   observations.history = std::move(history);
 }

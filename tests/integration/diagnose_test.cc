@@ -162,6 +162,8 @@ TEST_F(DiagnoseTest, EvidenceThatDoesNotFitIsRefusedByName) {
   moments_of_model.set_name("net/");
   layers_of_session.set_name("net/a");
   samples.set_samples_per_batch(-1);
+  v1::Moments of_many_samples = good;
+  of_many_samples.set_num_samples(good.count() + 1);
   const struct {
     v1::DiagnoseRequest request;
     const char* reason;
@@ -170,6 +172,7 @@ TEST_F(DiagnoseTest, EvidenceThatDoesNotFitIsRefusedByName) {
       {of_session(none), "INVALID_FIELD", "moments.count is 0"},
       {of_session(short_mean), "SHAPE_MISMATCH", "moments.mean has 1 values"},
       {of_session(negative), "INVALID_FIELD", "moments.m2[1] is -1"},
+      {of_session(of_many_samples), "INVALID_FIELD", "moments.num_samples is"},
       {moments_of_model, "INVALID_FIELD", "send layers"},
       {layers_of_session, "INVALID_FIELD", "send moments"},
       {of_model({"a", "a"}), "INVALID_FIELD", "\"a\" is there twice"},

@@ -105,6 +105,31 @@ TEST_F(PopulationTest, ObservingLeavesTheStateAndItsGuardsHold) {
   EXPECT_EQ(MomentsOf(server_, "a").sessions(0).moments().count(), 4);
 }
 
+// Told of moments, known of batches; of all together only while all of it is known.
+TEST_F(PopulationTest, WhatIsObservedKnowsItsSamples) {
+  client_.Create("a", 2);
+  v1::Moments told = good_;
+  told.set_num_samples(2);
+  MustCall(server_, &Stub::Observe, Observation("a", told, "part"));
+  v1::ObserveRequest batch;
+  batch.set_name("a");
+  *batch.mutable_batch() = MakeForward("a", {3, 2, 5}, SomeValues(30)).input();
+  MustCall(server_, &Stub::Observe, batch);
+  EXPECT_EQ(MomentsOf(server_, "a").sessions(0).moments().num_samples(), 5);
+  // The same data, whoever knows how many samples they are of.
+  EXPECT_EQ(MustCall(server_, &Stub::Observe, Observation("a", good_, "part")).sessions(0).moments().count(), 19);
+  v1::ObserveRequest unknown = Observation("a", good_);
+  unknown.set_dry_run(true);
+  EXPECT_EQ(MustCall(server_, &Stub::Observe, unknown).sessions(0).moments().num_samples(), 0);
+
+  v1::ForwardRequest forward = MakeForward("a", {3, 2, 5}, SomeValues(30));
+  forward.set_return_batch_moments(true);
+  forward.set_mode(v1::MODE_SHADOW);
+  EXPECT_EQ(MustCall(server_, &Stub::Forward, forward).batch_moments().num_samples(), 3);
+  MustCall(server_, &Stub::Forward, forward);
+  EXPECT_EQ(MomentsOf(server_, "a", v1::MOMENTS_SOURCE_SHADOW).sessions(0).moments().num_samples(), 6);
+}
+
 TEST_F(PopulationTest, TheServerTakesTheMomentsOfABatchAsATrainingForwardDoes) {
   client_.Create("a", 3);
   v1::ForwardRequest forward = MakeForward("a", {4, 3, 5}, SomeValues(60));
@@ -125,6 +150,11 @@ TEST_F(PopulationTest, DataThatDoNotFitAreRefusedByName) {
   EXPECT_EQ(MustCall(server_, &Stub::Observe, Observation("untracked", good_)).sessions(0).moments().count(), 4)
       << "observations need no running statistics";
   const double infinity = std::numeric_limits<double>::infinity();
+  const auto of_samples = [this](int64_t num_samples) {
+    v1::Moments moments = good_;
+    moments.set_num_samples(num_samples);
+    return moments;
+  };
   v1::ObserveRequest nothing, model_moments = Observation("net/", good_), batch_of_model, twice, unknown, none,
                               guarded_model, long_part = Observation("net/a", good_, std::string(256, 'x'));
   nothing.set_name("net/a");
@@ -150,6 +180,8 @@ TEST_F(PopulationTest, DataThatDoNotFitAreRefusedByName) {
       {Observation("net/a", MakeMoments(0, {}, {})), "INVALID_FIELD", "moments.count is 0"},
       {Observation("net/a", MakeMoments(-3, {1, 2}, {3, 4})), "INVALID_FIELD", "moments.count is -3"},
       {Observation("net/a", MakeMoments(int64_t{1} << 60, {1, 2}, {3, 4})), "INVALID_FIELD", "up to 2^53"},
+      {Observation("net/a", of_samples(-1)), "INVALID_FIELD", "moments.num_samples is -1"},
+      {Observation("net/a", of_samples(5)), "INVALID_FIELD", "moments.num_samples is 5 and moments.count 4"},
       {Observation("net/a", MakeMoments(4, {1}, {3, 4})), "SHAPE_MISMATCH", "moments.mean has 1 values"},
       {Observation("net/a", MakeMoments(4, {1, 2}, {3, 4, 5})), "SHAPE_MISMATCH", "moments.m2 has 3 values"},
       {Observation("net/a", MakeMoments(4, {1, infinity}, {3, 4})), "NON_FINITE", "moments.mean[1] is inf"},
@@ -192,12 +224,15 @@ using ObservationDurabilityTest = DurabilityTest;
 TEST_F(ObservationDurabilityTest, WhatWasObservedSurvivesAKillWithThePartsThatCount) {
   auto server = Start();
   MustCall(*server, &Stub::CreateSession, Creation("a", 2));
-  const v1::Moments good = MakeMoments(4, {1, 2}, {3, 4});
+  v1::Moments good = MakeMoments(4, {1, 2}, {3, 4}), other = MakeMoments(3, {7, 8}, {1, 1});
+  good.set_num_samples(2);
+  other.set_num_samples(3);
   MustCall(*server, &Stub::Observe, Observation("a", good, "first"));
-  MustCall(*server, &Stub::Observe, Observation("a", MakeMoments(3, {7, 8}, {1, 1}), "second"));
+  MustCall(*server, &Stub::Observe, Observation("a", other, "second"));
   const std::string before = MomentsOf(*server, "a").SerializeAsString();
   Restart(server, SIGKILL);
   EXPECT_EQ(MomentsOf(*server, "a").SerializeAsString(), before);
+  EXPECT_EQ(MomentsOf(*server, "a").sessions(0).moments().num_samples(), 5);
   EXPECT_EQ(MustCall(*server, &Stub::Observe, Observation("a", good, "first")).sessions(0).moments().count(), 7);
   v1::ObserveReply reply;
   EXPECT_THAT(Call(*server, &Stub::Observe, Observation("a", good, "second"), &reply),
@@ -219,7 +254,8 @@ TEST_F(ObservationDurabilityTest, WhatWasObservedBeforeAResetSurvivesAKillAndNam
     creation.mutable_statistics()->add_running_var(1);
   }
   MustCall(*server, &Stub::CreateSession, creation);
-  const v1::Moments reference = MakeMoments(4000, {1.01, 2.01}, {4000, 4000});
+  v1::Moments reference = MakeMoments(4000, {1.01, 2.01}, {4000, 4000});
+  reference.set_num_samples(1000);
   MustCall(*server, &Stub::Observe, Observation("a", reference));
   v1::ObserveRequest production = Observation("a", MakeMoments(4000, {3, 4}, {4000, 4000}));
   production.set_reset(true);
@@ -258,6 +294,7 @@ v1::MergeMomentsRequest MergeOf(const std::string& part, bool commit = false) {
   v1::MomentsPart& added = *request.add_parts();
   added.set_id(part);
   *added.mutable_moments() = MakeMoments(4, {1, 2}, {3, 4});
+  added.mutable_moments()->set_num_samples(2);
   return request;
 }
 
@@ -290,8 +327,12 @@ TEST_F(ObservationDurabilityTest, ACollectionThatIsDamagedIsLostByItselfUntilItI
       MustCall(server, &Stub::MergeMoments, drop);
       MustCall(server, &Stub::MergeMoments, MergeOf("one"));
     }
-    ServerProcess server(flags);
-    EXPECT_EQ(MustCall(server, &Stub::MergeMoments, MergeOf("", /*commit=*/true)).sessions(0).num_parts(), 1);
+    for (int restart = 0; restart < 2; ++restart) {
+      ServerProcess server(flags);
+      const auto committed = MustCall(server, &Stub::MergeMoments, MergeOf("", /*commit=*/true)).sessions(0);
+      EXPECT_EQ(committed.num_parts(), 1);
+      EXPECT_EQ(committed.merged().num_samples(), 2) << "read back as a part, then as a result";
+    }
   }
 }
 

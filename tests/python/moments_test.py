@@ -44,6 +44,13 @@ class OfData(unittest.TestCase):
             np.testing.assert_array_equal(found.mean, x.mean(axis=(0, 2)))
             np.testing.assert_allclose(found.m2, x.var(axis=(0, 2)) * 8, rtol=1e-15)
 
+    def test_samples_are_the_first_of_the_other_axes_and_known_together_if_all_are(self):
+        x = np.zeros((2, 3, 4))
+        self.assertEqual([Moments.of(x, axis).num_samples for axis in (1, -1, 2, 0, -3)], [2, 2, 2, 0, 0])
+        self.assertEqual((Moments.of(x) + Moments.of(x)).num_samples, 4)
+        self.assertEqual((Moments.of(x) + Moments(1, np.zeros(3), np.zeros(3))).num_samples, 0)
+        self.assertEqual((Moments.of(x) + Moments(0, np.zeros(3), np.zeros(3))).num_samples, 2)
+
     def test_the_array_is_left_as_it_is(self):
         x = np.full((4, 2), 3.0)
         Moments.of(x)

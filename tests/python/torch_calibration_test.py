@@ -85,6 +85,27 @@ class Observing(TorchCase):
         other = normserve.torch.push_moments(model, batches[:1], self.client, self.name, reset=True)
         self.assertEqual(other["1"].count, 8 * 36)
 
+    def test_pixels_that_hang_together_are_no_fault(self):
+        layer = nn.BatchNorm2d(16)
+        model = nn.Sequential(nn.Identity(), layer).train()
+        rng = torch.Generator().manual_seed(3)
+
+        def images(count):  # whose pixels are nearly one value
+            return torch.randn(count, 16, 1, 1, generator=rng) + 0.1 * torch.randn(count, 16, 8, 8, generator=rng)
+
+        with torch.no_grad():
+            layer.momentum = None
+            for _ in range(100):
+                model(images(64))
+        normserve.torch.push(model, self.client, self.name)
+        normserve.torch.push_moments(model, [images(64)], self.client, self.name)
+        found = self.client.model(self.name)
+        (sound,) = found.diagnose(observed=True)
+        self.assertEqual((sound.verdict, found.moments()["1"].num_samples), ("healthy", 64), sound.explanation)
+        self.assertGreater(sound.relative_gap, 0.05)  # which is no small one
+        (other,) = found.diagnose(observed=True, samples_per_batch=64 * 64)
+        self.assertEqual(other.verdict, "train_eval_gap")
+
     def test_hooks_make_the_sessions_that_are_missing_and_send_what_training_feeds_them(self):
         model = trained_model()
         before, batches = copy.deepcopy(model), [data(8) for _ in range(4)]

@@ -76,6 +76,7 @@ class Hooks(unittest.TestCase):
         for layer in ("twice", "last.1"):
             found = receiver.total(layer)
             self.assertEqual(found.count, expected[layer].count)
+            self.assertEqual(found.num_samples, sum(len(batch) for batch in data))
             np.testing.assert_allclose(found.mean, expected[layer].mean, 1e-5, 1e-5)
             np.testing.assert_allclose(found.m2, expected[layer].m2, 1e-5)
         self.assertNotIn("frozen", receiver.parts[0], "it does not train")

@@ -51,12 +51,6 @@ class Diagnosis:
     channel_gap_rms: npt.NDArray[np.float64]
 
 
-def _fill(message: Any, moments: Moments) -> None:
-    message.count = moments.count
-    message.mean.extend(moments.mean)
-    message.m2.extend(moments.m2)
-
-
 def _request(
     name: str,
     moments: Moments | None,
@@ -71,9 +65,9 @@ def _request(
             raise ValueError("observed is True and there are moments: what was observed, or these, is the evidence")
         request.observed.SetInParent()
     if moments is not None:
-        _fill(request.moments, moments)
+        moments._write_to(request.moments)
     for layer, of_layer in (layers or {}).items():
-        _fill(request.layers.layers.add(layer=layer).moments, of_layer)
+        of_layer._write_to(request.layers.layers.add(layer=layer).moments)
     return request
 
 

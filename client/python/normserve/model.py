@@ -140,8 +140,7 @@ class Model(ModelPopulation, Exports):
           layers             moments of one batch by layer, such as normserve.torch.collect_moments gives; None: what the
                              server has seen
           observed           in their place: what each layer has observed; see Session.diagnose
-          samples_per_batch  N of that batch [N, C, *]; 0: that of the newest batch where that is the evidence, else all
-                             values count as independent
+          samples_per_batch  N of that batch [N, C, *]; 0: as the moments' num_samples, see Session.diagnose
 
         Errors: INVALID_ARGUMENT if a layer is none of the model's.
         """

@@ -16,6 +16,8 @@ class Moments:
       count  values per channel, the same for every channel
       mean   float64 [C]
       m2     float64 [C], sum over the values of (value - mean)^2
+      num_samples  N of [N, C, *], summed where data are merged; 0: not known. Values of a sample, such as pixels, hang
+                   together, so that data may tell less than their count says: Diagnose allows for it
 
     `a + b` are the moments of both data together, as sum([...]) are of many (Chan, Golub & LeVeque 1979). Never average
     variances.
@@ -24,10 +26,12 @@ class Moments:
     count: int
     mean: npt.NDArray[np.float64]
     m2: npt.NDArray[np.float64]
+    num_samples: int = 0
 
     @classmethod
     def of(cls, array: npt.ArrayLike, channel_axis: int = 1) -> Moments:
-        """The moments of `array`, any real type and shape, per index of `channel_axis` over all other axes.
+        """The moments of `array`, any real type and shape, per index of `channel_axis` over all other axes, of which the
+        first counts the samples.
 
         Computed in float64 in two passes, the mean first; rounding left in it is taken out again.
         """
@@ -35,6 +39,7 @@ class Moments:
         if values.dtype.kind == "c" or values.ndim == 0:
             raise TypeError(f"array is {values.dtype} of shape {values.shape}: real values with a channel axis are needed")
         channels = values.shape[channel_axis]
+        num_samples = 0 if channel_axis in (0, -values.ndim) else values.shape[0]
         values = np.moveaxis(values, channel_axis, -1).astype(np.float64, order="C").reshape(-1, channels)
         count = len(values)
         if count == 0:
@@ -43,7 +48,7 @@ class Moments:
         values -= mean
         rest = values.mean(axis=0)
         m2 = np.einsum("nc,nc->c", values, values) - count * rest * rest
-        return cls(count, mean + rest, np.maximum(m2, 0))
+        return cls(count, mean + rest, np.maximum(m2, 0), num_samples)
 
     def __add__(self, other: Moments) -> Moments:
         if not isinstance(other, Moments):
@@ -56,7 +61,8 @@ class Moments:
         delta = other.mean - self.mean
         mean = self.mean + delta * (other.count / count)
         m2 = self.m2 + other.m2 + delta * delta * (self.count * (other.count / count))
-        return Moments(count, mean, m2)
+        known = self.num_samples > 0 and other.num_samples > 0
+        return Moments(count, mean, m2, self.num_samples + other.num_samples if known else 0)
 
     def __radd__(self, other: int) -> Moments:
         if other != 0:  # which sum() starts with
@@ -73,4 +79,12 @@ class Moments:
 
     @classmethod
     def _from_message(cls, message: Any) -> Moments:
-        return cls(message.count, np.array(message.mean, np.float64), np.array(message.m2, np.float64))
+        return cls(
+            message.count, np.array(message.mean, np.float64), np.array(message.m2, np.float64), message.num_samples
+        )
+
+    def _write_to(self, message: Any) -> None:
+        message.count = self.count
+        message.mean.extend(self.mean)
+        message.m2.extend(self.m2)
+        message.num_samples = self.num_samples

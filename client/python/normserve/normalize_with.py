@@ -41,7 +41,9 @@ def normalize_with_fields(what: NormalizeWith) -> dict[str, Any]:
     if what is None:
         return {}
     if isinstance(what, Moments):
-        return {"given": statistics_pb2.Moments(count=what.count, mean=what.mean, m2=what.m2)}
+        given = statistics_pb2.Moments()
+        what._write_to(given)
+        return {"given": given}
     if isinstance(what, UseSnapshot):
         return {"snapshot": what.name}
     if isinstance(what, UseBlend):

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from normserve.caller import Caller, request_id_or_random
-from normserve.diagnosis import _fill
 from normserve.enumerators import to_wire
 from normserve.moments import Moments
 from normserve.tensor_message import INPUT, Array, Parts, field, form_of, tensor_parts
@@ -107,11 +106,11 @@ class _Population:
                 request.expected_generation = guards["expected_generation"]
         tensor: Parts = ()
         if isinstance(data, Moments):
-            _fill(request.moments, data)
+            data._write_to(request.moments)
         elif isinstance(data, Mapping):
             request.layers.SetInParent()
             for layer, moments in data.items():
-                _fill(request.layers.layers.add(layer=layer).moments, moments)
+                moments._write_to(request.layers.layers.add(layer=layer).moments)
         elif data is not None:
             tensor = field(INPUT, tensor_parts(data, form_of(data, layout, "data"), "data"))
         message = b"".join([request.SerializeToString(), *tensor])
@@ -152,11 +151,11 @@ class _Population:
         for part_id, part in parts.items():
             message = request.parts.add(id=part_id)
             if isinstance(part, Moments):
-                _fill(message.moments, part)
+                part._write_to(message.moments)
             else:
                 message.layers.SetInParent()
                 for layer, moments in part.items():
-                    _fill(message.layers.layers.add(layer=layer).moments, moments)
+                    moments._write_to(message.layers.layers.add(layer=layer).moments)
         reply = pb.MergeMomentsReply.FromString(self._send("MergeMoments", request, None, "channels_first", **call))
         return [
             Merged(

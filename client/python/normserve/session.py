@@ -362,8 +362,9 @@ class Session(SessionPopulation, Exports):
                            that the server has seen
         observed           in their place: what the session has observed. What it had observed before the last reset tells a
                            shift of the data from momentum's lag, where batches folded in before cannot
-        samples_per_batch  N of that batch [N, C, *]: values of a sample, such as pixels, hang together. 0: that of the
-                           newest batch where that is the evidence, else all values count as independent
+        samples_per_batch  N of that batch [N, C, *]: values of a sample, such as pixels, hang together. 0: as the moments'
+                           num_samples, which batches know, and what was observed if all of it told; where that is
+                           0 too all values count as independent
 
         Errors: INVALID_ARGUMENT if the moments do not fit.
         """

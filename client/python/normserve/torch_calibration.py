@@ -38,13 +38,12 @@ def push_moments(
       reset, part_id  as in Model.observe: what is observed begins anew; the part counts once
 
     Sent first for data as in training and then, with `reset`, for what comes in, they let the server tell a shift of the
-    data from momentum's lag (Model.diagnose with `observed`), also where it has seen no training. Values of one sample hang
-    together, as pixels do, which moments do not tell: say how many samples were sent (diagnose's samples_per_batch,
-    `normctl diagnose --samples`), or a sound convolutional layer may be taken for a sick one.
+    data from momentum's lag (Model.diagnose with `observed`), also where it has seen no training. The moments say how many
+    samples they are of, as values of one sample, such as pixels, hang together.
 
     Errors: NOT_FOUND if there is no such session; INVALID_ARGUMENT if a layer has none, or its data are not finite.
     """
-    found = _collected(model, loader, call)[1]
+    found = _collected(model, loader, call)
     return client.model(name).observe(found, reset=reset, part_id=part_id, timeout=timeout)
 
 
@@ -68,8 +67,7 @@ def diagnose(
 
     Errors: NOT_FOUND if there is no such session; INVALID_ARGUMENT if a layer has none. ValueError: `loader` is empty.
     """
-    samples, found = _collected(model, loader, call)
-    return client.model(name).diagnose(found, samples_per_batch=samples, timeout=timeout)
+    return client.model(name).diagnose(_collected(model, loader, call), timeout=timeout)
 
 
 def calibrate(
@@ -156,22 +154,20 @@ def _parts(model: nn.Module, loader: Iterable[Any], call: Call | None, normalize
         yield {layer: moments for layer, moments in collect_sequentially(model, loader, call).items() if moments.count}
         return
     train_batch_norm(model)
-    for _, layers in moments_of_batches(model, loader, call):
-        yield layers
+    yield from moments_of_batches(model, loader, call)
 
 
-def _collected(model: nn.Module, loader: Iterable[Any], call: Call | None) -> tuple[int, dict[str, Moments]]:
-    """Samples and moments of all batches together, with every layer normalising with its batch."""
-    samples, found = 0, dict[str, Moments]()
+def _collected(model: nn.Module, loader: Iterable[Any], call: Call | None) -> dict[str, Moments]:
+    """The moments of all batches together, with every layer normalising with its batch."""
+    found: dict[str, Moments] = {}
     with kept_statistics(model):
         train_batch_norm(model)
-        for batch_samples, layers in moments_of_batches(model, loader, call):
-            samples += batch_samples
+        for layers in moments_of_batches(model, loader, call):
             for layer, moments in layers.items():
                 found[layer] = found[layer] + moments if layer in found else moments
     if not found:
         raise ValueError("loader gave no batch that reaches a batch-norm layer: there is nothing to tell of it")
-    return samples, found
+    return found
 
 
 def train_batch_norm(model: nn.Module) -> None:

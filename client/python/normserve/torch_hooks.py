@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -14,12 +15,20 @@ import torch
 from torch import nn
 
 from normserve.moments import Moments
-from normserve.torch_moments import batch_norm_layers
+from normserve.torch_moments import batch_norm_layers, of_samples
 
-# {layer: [(values a channel, mean, what its rounding left out, biased variance), one a use]} of one training step, on the
-# model's device.
-_Step = dict[str, list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]]
+# (Values a channel, mean, what its rounding left out, biased variance), on the model's device.
+_Summary = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]
 Send = Callable[[dict[str, Moments]], None]
+
+
+@dataclasses.dataclass
+class _Step:
+    """One training step: N of the first layer's input, and of every layer a summary for each use."""
+
+    num_samples: int = 0
+    layers: dict[str, list[_Summary]] = dataclasses.field(default_factory=dict)
+
 
 _SLOWEST_RETRY = 10.0  # seconds
 
@@ -117,7 +126,7 @@ class TrainingHooks:
         self._step = None
         if module.training:
             if self._num_steps % self._every == 0:
-                self._step = {}
+                self._step = _Step()
             self._num_steps += 1
 
     def _layer_hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -126,7 +135,8 @@ class TrainingHooks:
             if step is None or not module.training:
                 return
             try:
-                step.setdefault(name, []).append(_summary(inputs[0].detach()))
+                step.num_samples = step.num_samples or int(inputs[0].shape[0])
+                step.layers.setdefault(name, []).append(_summary(inputs[0].detach()))
             except Exception as error:  # pylint: disable=broad-exception-caught
                 self._note(error)
 
@@ -134,7 +144,7 @@ class TrainingHooks:
 
     def _end(self, module: nn.Module, inputs: Any, output: Any) -> None:
         step, self._step = self._step, None
-        if not step:
+        if step is None or not step.layers:
             return
         with self._changed:
             if len(self._queue) == self._queue_size:
@@ -186,7 +196,7 @@ class TrainingHooks:
         self.last_error = error
 
 
-def _summary(tensor: torch.Tensor) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _summary(tensor: torch.Tensor) -> _Summary:
     """Of [N, C, *]: values a channel, their mean, what its rounding left out, their biased variance; in float32 at least.
 
     In two passes, each along the memory: on a processor torch.var_mean over the axes of a channel takes ten times as long.
@@ -210,13 +220,14 @@ def _merged(steps: list[_Step]) -> tuple[dict[str, Moments], int]:
         of_step = {
             name: [Moments(count, _double(mean) + _double(rest), _double(var) * count)
                    for count, mean, rest, var in uses if count > 0]
-            for name, uses in step.items()
+            for name, uses in step.layers.items()
         }  # fmt: skip
         if not all(_is_finite(moments) for uses in of_step.values() for moments in uses):
             left_out += 1
             continue
         for name, uses in of_step.items():
-            for moments in uses:
+            if uses:
+                moments = of_samples(sum(uses[1:], uses[0]), step.num_samples)
                 found[name] = found[name] + moments if name in found else moments
     return found, left_out
 

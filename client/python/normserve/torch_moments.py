@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -76,11 +77,16 @@ def moments_of(tensor: torch.Tensor) -> Moments:
     return Moments.of(tensor.cpu().double().numpy())
 
 
+def of_samples(moments: Moments, num_samples: int) -> Moments:
+    """The same of a batch of so many samples: later layers may see several rows of each, or be used several times."""
+    return dataclasses.replace(moments, num_samples=min(num_samples, moments.count))
+
+
 def moments_of_batches(
     model: nn.Module, loader: Iterable[Any], call: Call | None = None
-) -> Iterator[tuple[int, dict[str, Moments]]]:
-    """(samples, {layer's name: Moments of what it is fed}) of each batch, in the mode that the model is in; samples is N
-    of the first layer's input. The caller keeps the statistics.
+) -> Iterator[dict[str, Moments]]:
+    """{layer's name: Moments of what it is fed} of each batch, in the mode that the model is in; the samples are those of
+    the first layer's input. The caller keeps the statistics.
 
     Layers that the batch does not reach are left out.
     """
@@ -97,7 +103,7 @@ def moments_of_batches(
 
             with tapped(layers, tap):
                 run(model, batch, call)
-            yield samples, found
+            yield {name: of_samples(moments, samples) for name, moments in found.items()}
 
 
 def collect_moments(model: nn.Module, loader: Iterable[Any], call: Call | None = None) -> dict[str, Moments]:
@@ -112,7 +118,7 @@ def collect_moments(model: nn.Module, loader: Iterable[Any], call: Call | None =
     """
     found = {name: nothing(module) for name, module in batch_norm_layers(model)}
     with kept_statistics(model):
-        for _, layers in moments_of_batches(model, loader, call):
+        for layers in moments_of_batches(model, loader, call):
             for name, moments in layers.items():
                 found[name] += moments
     return found

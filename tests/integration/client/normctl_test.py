@@ -337,6 +337,8 @@ class Normctl(ServerTestCase):
         for text, words in (('{"count": 10.5, "mean": [1], "m2": [2]}', "count is 10.5"), ('{"count": 1, "mean": [1]}', 'no "m2"'),
                             ('{"count": 1, "mean": ["a"], "m2": [0]}', "mean is no list of numbers"),
                             ('{"count": 1, "mean": [NaN], "m2": [0]}', "no NaN"), ("[1]", "is no JSON object"),
+                            ('{"count": 2, "mean": [1], "m2": [0], "num_samples": "2"}', 'num_samples is "2"'),
+                            ('{"count": 2, "mean": [1], "m2": [0], "num_samples": 3}', "moments.num_samples is 3"),
                             ('{"layer": 3}', "layer layer: is no object")):
             path.write_text(text, encoding="utf-8")
             self.assertIn(words, self.refused("observe", "parts/a", str(path)), text)
@@ -471,6 +473,7 @@ class Normctl(ServerTestCase):
         merged = self.normctl_json("merge", "flow/", "round", "--commit")
         for session, of in zip(merged, values.values()):
             np.testing.assert_allclose(session["merged"]["mean"], of.mean(axis=0), rtol=1e-12)
+            self.assertEqual(session["merged"]["num_samples"], 60)
         stats = self.normctl_json("stats", "flow/a")
         np.testing.assert_allclose(stats["running_var"], values["a"].var(axis=0, ddof=1), rtol=1e-12)
         self.assertRegex(self.normctl("merge", "flow/", "round"), "flow/a is merged of 3 parts, generation 1;")
@@ -494,7 +497,8 @@ class Normctl(ServerTestCase):
     @staticmethod
     def moments(values):
         mean = values.mean(axis=0)
-        return {"count": len(values), "mean": mean.tolist(), "m2": ((values - mean) ** 2).sum(axis=0).tolist()}
+        return {"count": len(values), "mean": mean.tolist(), "m2": ((values - mean) ** 2).sum(axis=0).tolist(),
+                "num_samples": len(values)}
 
     def test_a_model_is_changed_in_one_call(self):
         for name in ("whole/a", "whole/b"):

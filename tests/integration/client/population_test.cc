@@ -50,8 +50,11 @@ TEST_F(ClientPopulationTest, WhatIsObservedIsReadBack) {
   EXPECT_EQ(observed->count, 4);
   EXPECT_THAT(bn.ReadMoments({.first_channel = 1})->moments.mean, ElementsAre(1.5));
   const Model model = client_->AttachModel("net");
-  ASSERT_TRUE(model.Observe({.layers = {{"b", first_}}}).ok());
+  Moments of_one_sample = first_;
+  of_one_sample.num_samples = 1;
+  ASSERT_TRUE(model.Observe({.layers = {{"b", of_one_sample}}}).ok());
   EXPECT_EQ(model.ReadMoments()->at(1).moments.count, 2);
+  EXPECT_EQ(model.ReadMoments()->at(1).moments.num_samples, 1);
   EXPECT_EQ(bn.Diagnose({.observed = true})->batch_count, 4);
   EXPECT_EQ(bn.Diagnose({.batch = TensorView{shape, values}})->batch_count, 2);
   EXPECT_EQ(bn.Observe({.moments = second_}, {.reset = true})->count, 2);

@@ -126,6 +126,25 @@ TEST(DiagnoseLayer, HistoryLikeTheNewestSaysLag) {
   EXPECT_THAT(without.explanation, testing::HasSubstr("8 earlier batches"));
 }
 
+// Of the seven batches before the newest some are of the new data, so that their average is neither. With momentum 0.1
+// half of the way is gone after seven batches.
+TEST(DiagnoseLayer, AStepIsAShiftUntilStatisticsAreHalfWayAndThenALag) {
+  for (int since = 1; since <= 9; ++since) {
+    Draw draw(70);
+    TrainedLayer layer(8);
+    for (int i = 0; i < 60; ++i) layer.Train(draw.Batch(100, 8, 0, 1));
+    for (int i = 0; i < since; ++i) layer.Train(draw.Batch(100, 8, 2, 1));
+    const LayerDiagnosis diagnosis = layer.DiagnoseNewest();
+    EXPECT_EQ(diagnosis.verdict, Verdict::kTrainEvalGap) << since;
+    EXPECT_EQ(diagnosis.main_cause, since < 7 ? Cause::kDataShift : Cause::kMomentumLag)
+        << since << ": " << diagnosis.explanation;
+    EXPECT_EQ(diagnosis.batches_since_change, since < 8 ? since - 1 : 0) << since;
+    if (since == 1 || since >= 8) continue;
+    EXPECT_THAT(diagnosis.explanation,
+                testing::HasSubstr("The data changed " + std::to_string(since) + " batches ago"));
+  }
+}
+
 TEST(DiagnoseLayer, HistoryLikeTheRunningStatisticsSaysShift) {
   Draw draw(7);
   TrainedLayer layer(8);
@@ -400,6 +419,31 @@ TEST(PredictedGap, IsThatOfLaterBatches) {
     }
     EXPECT_NEAR(std::sqrt(foretold / later), 1, 0.06) << each.name;
   }
+}
+
+// Values that a sample has many of are independent as far as anybody knows before batches show that they are not.
+TEST(PredictedGap, SupposesIndependentValuesUntilNoiseIsMeasured) {
+  Draw draw(9);
+  TrainedLayer layer(16);
+  for (int i = 0; i < 3; ++i) layer.Train(draw.Batch(1024, 16, 2, 1));
+  const double independent = layer.DiagnoseNewest().predicted_rms;
+  const LayerDiagnosis of_few_samples = layer.DiagnoseNewest(/*samples_per_batch=*/4);
+  EXPECT_EQ(of_few_samples.predicted_rms, independent);
+  EXPECT_EQ(of_few_samples.independent_values, 4);  // the limit's
+}
+
+// What says nothing is not taken for something: samples that are known by the moments count as those that are told.
+TEST(DiagnoseLayer, MomentsThatKnowTheirSamplesNeedNoTelling) {
+  Draw draw(10);
+  TrainedLayer layer(8);
+  for (int i = 0; i < 60; ++i) layer.Train(draw.Batch(256, 8, 0, 1));
+  Moments pooled = MomentsOf(draw.Batch(256, 8, 0, 1));
+  DiagnosedLayer diagnosed = layer.Diagnosed();
+  EXPECT_EQ(DiagnoseLayer(diagnosed, pooled)->independent_values, 256);
+  pooled.num_samples = 16;
+  EXPECT_EQ(DiagnoseLayer(diagnosed, pooled)->independent_values, 16);
+  diagnosed.samples_per_batch = 32;
+  EXPECT_EQ(DiagnoseLayer(diagnosed, pooled)->independent_values, 32);
 }
 
 // On its own batch such a layer's evaluation is training's but for Bessel's correction; on the next it is not.

@@ -15,7 +15,7 @@ using ::testing::Optional;
 
 std::shared_ptr<const Moments> BatchOf(int64_t value) {
   const auto mean = static_cast<double>(value);
-  return std::make_shared<const Moments>(Moments{.count = 4, .mean = {mean, mean + 1}, .m2 = {4, 8}});
+  return std::make_shared<const Moments>(Moments{.count = 4, .mean = {mean, mean + 1}, .m2 = {4, 8}, .num_samples = 2});
 }
 
 SessionState StateOf(int64_t generation, double running_mean = 0) {
@@ -32,7 +32,7 @@ SessionState StateOf(int64_t generation, double running_mean = 0) {
 // After `num_updates` batches, of which the mean is the number.
 std::shared_ptr<const History> HistoryOf(int64_t num_updates) {
   std::shared_ptr<const History> history;
-  for (int64_t i = 1; i <= num_updates; ++i) history = WithBatch(history.get(), StateOf(i), BatchOf(i), 2);
+  for (int64_t i = 1; i <= num_updates; ++i) history = WithBatch(history.get(), StateOf(i), BatchOf(i));
   return history;
 }
 
@@ -76,8 +76,8 @@ TEST(History, ItNeverGrowsAndReachesFarBack) {
 
 TEST(History, ABatchIsOnePointWithItsNumbersAndThoseOfTheLayer) {
   auto history = HistoryOf(7);
-  history = WithBatch(history.get(), StateOf(8, 5), BatchOf(9), 2);
-  for (int64_t i = 9; i <= 30; ++i) history = WithBatch(history.get(), StateOf(i), BatchOf(i), 2);
+  history = WithBatch(history.get(), StateOf(8, 5), BatchOf(9));
+  for (int64_t i = 9; i <= 30; ++i) history = WithBatch(history.get(), StateOf(i), BatchOf(i));
   const auto points = PointsOf(history.get(), StateOf(30));
   const HistoryPoint& eighth = points[3];
   EXPECT_EQ(eighth.update, 8);

@@ -28,6 +28,7 @@ void ExpectSameHistory(const SessionContent& actual, const SessionContent& expec
       EXPECT_EQ(points[i].batch->count, others[i].batch->count);
       EXPECT_EQ(points[i].batch->mean, others[i].batch->mean);
       EXPECT_EQ(points[i].batch->m2, others[i].batch->m2);
+      EXPECT_EQ(points[i].batch->num_samples, others[i].batch->num_samples);
     }
     ASSERT_TRUE(points[i].summary != nullptr && others[i].summary != nullptr);
     EXPECT_EQ(points[i].summary->running_mean, others[i].summary->running_mean);
@@ -50,7 +51,7 @@ TEST_F(StoredSessionTest, TheLastBatchAndTheHistoryComeBack) {
     ExpectSameHistory(after, before);
     ASSERT_NE(after.observations.last_batch, nullptr);
     EXPECT_EQ(after.observations.last_batch->mean, SomeMoments(num_batches).mean);
-    EXPECT_EQ(after.observations.last_batch_samples, before.observations.last_batch_samples);
+    EXPECT_EQ(after.observations.last_batch->num_samples, SomeMoments(num_batches).num_samples);
     // And it goes on from there.
     ASSERT_TRUE(Train(*Get(name), 100).ok());
     EXPECT_EQ(Get(name)->Observe().observations.history->num_updates, num_batches + 1);

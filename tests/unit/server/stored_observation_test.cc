@@ -38,6 +38,7 @@ class StoredObservationTest : public StoredSessionTest {
         EXPECT_EQ(moments->count, 8);
         EXPECT_EQ(moments->mean, SomeMoments(*seed).mean);
         EXPECT_EQ(moments->m2, SomeMoments(*seed).m2);
+        EXPECT_EQ(moments->num_samples, SomeMoments(*seed).num_samples);
       }
       Restart();
     }

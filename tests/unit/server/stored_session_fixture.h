@@ -20,7 +20,7 @@ namespace normserve {
 inline constexpr Fingerprint kPayload{.low = 1, .high = 2};
 
 inline Moments SomeMoments(double seed, int64_t num_features = 2) {
-  Moments moments{.count = 8};
+  Moments moments{.count = 8, .num_samples = 4};
   for (int64_t c = 0; c < num_features; ++c) {
     moments.mean.push_back(seed / 3 + static_cast<double>(c));
     moments.m2.push_back(std::abs(seed) * 1.1 + 0.1 * static_cast<double>(c));

@@ -51,6 +51,17 @@ class Importing(CheckpointTestCase):
             self.assertEqual(steps[-1][0], steps[-1][1])
             self.assertEqual(bits(self.client.export_state(f"{name}/").tensors()), expected)
 
+    def test_what_fails_on_this_side_is_raised_as_it_is_and_opens_nothing(self):
+        def refuse(done, of):
+            raise KeyError("mine")
+
+        state = {"bn." + leaf: np.float32([2, 3]) for leaf in ("running_mean", "running_var")}
+        with self.assertRaisesRegex(KeyError, "mine"):
+            self.client.import_state("raised/", state, progress=refuse)
+        with self.assertRaises(IsADirectoryError):
+            self.client.import_state("raised/", self.folder)
+        self.assertEqual(list(self.client.model("raised").list()), [])
+
     def test_options_reach_the_sessions(self):
         state = {"bn." + leaf: np.float32([2, 3]) for leaf in ("running_mean", "running_var")}
         result = self.client.import_state("options/", state, mode="shadow", eps=1e-3, momentum=None, labels={"from": "test"},

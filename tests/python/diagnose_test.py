@@ -35,6 +35,12 @@ class Diagnose(ServerTestCase):
         single = self.client.session("net/b").diagnose(moments["b"])
         self.assertEqual((single.gap_rms, single.explanation), (found[0].gap_rms, found[0].explanation))
 
+    def test_no_layers_are_no_evidence_whatever_the_server_has_seen(self):
+        bn = self.client.create("nothing/a", num_features=1)
+        bn.forward(np.float32([[1], [2]]))
+        (found,) = self.client.model("nothing").diagnose({})
+        self.assertEqual((found.verdict, found.batch_count), ("no_evidence", 0))
+
     def test_what_does_not_fit_is_refused(self):
         bn = self.client.create("net2/a", 2)
         with self.assertRaisesRegex(normserve.Error, "moments.mean has 3 values"):

@@ -126,6 +126,16 @@ class Merge(ServerTestCase):
             self.assertEqual(refused.exception.reason, "NON_FINITE")
         self.assertEqual((bn.stats().generation, bn.stats().running_mean.tolist()), (0, [0, 0]))
 
+    def test_what_are_no_moments_is_named(self):
+        bn, model = self.client.create("typed/a", num_features=1), self.client.model("typed")
+        for call, text in ((lambda: bn.merge("m", [1]), "parts is of type list"),
+                           (lambda: bn.merge("m", {"one": 3.0}), r'parts\["one"\] is of type float'),
+                           (lambda: model.merge("m", {"one": {"a": 3}}), r'parts\["one"\]\["a"\] is of type int'),
+                           (lambda: model.observe({"a": 1}), r'data\["a"\] is of type int'),
+                           (lambda: model.diagnose({"a": 1}), r'layers\["a"\] is of type int')):  # fmt: skip
+            with self.assertRaisesRegex(TypeError, text):
+                call()
+
     def test_a_dropped_merge_is_forgotten_and_its_bytes_are_free(self):
         bn = self.client.create(num_features=1000)
         before = self.client.info().state_bytes

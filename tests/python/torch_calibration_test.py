@@ -130,6 +130,19 @@ class Observing(TorchCase):
             layer(torch.randn(6, 2))
         self.assertEqual((sending.sent, self.client.session(self.name).moments().count), (1, 6))
 
+    def test_a_layer_by_itself_is_pushed_diagnosed_and_calibrated_too(self):
+        layer, batches = nn.BatchNorm1d(2), [torch.randn(50, 2) * 2 + 3 for _ in range(4)]
+        layer.running_mean.fill_(5)
+        layer.eval()
+        normserve.torch.push(layer, self.client, self.name)
+        self.assertEqual(normserve.torch.push_moments(layer, batches, self.client, self.name)[""].count, 200)
+        (found,) = normserve.torch.diagnose(layer, batches, self.client, self.name)
+        self.assertEqual((found.name, found.verdict), (self.name, "train_eval_gap"))
+        for options in ({}, {"normalize": "population"}):
+            calibrated = normserve.torch.calibrate(layer, batches, self.client, self.name, **options)
+            np.testing.assert_allclose(calibrated[""].running_mean, torch.cat(batches).mean(dim=0), 1e-5)
+            np.testing.assert_allclose(layer.running_mean, calibrated[""].running_mean, 1e-6)
+
     def test_training_goes_on_without_a_server(self):
         model = trained_model()
         with normserve.Client("127.0.0.1:1", retries=0) as nobody:

@@ -218,6 +218,18 @@ class PushAndPull(ModelTestCase):
                 normserve.torch.pull(model, self.client, "pull/failed")
             session.delete()
         self.assert_same_state(state(model), before)
+        # And what a layer has no place for is not dropped silently.
+        plain = nn.Sequential(nn.BatchNorm1d(2, affine=False), nn.BatchNorm1d(2, track_running_stats=False))
+        normserve.torch.push(plain, self.client, "pull/plain")
+        normserve.torch.pull(plain, self.client, "pull/plain")
+        for layer, options, text in (("0", {"weight": [3, 3]}, r"no weight.*shape \[2\]"), ("1", {}, "no running_mean")):
+            session = self.client.session(f"pull/plain/{layer}")
+            session.delete()
+            self.client.create(f"pull/plain/{layer}", 2, **options)
+            with self.assertRaisesRegex(ValueError, text):
+                normserve.torch.pull(plain, self.client, "pull/plain")
+            session.delete()
+            normserve.torch.push(plain, self.client, "pull/plain")
 
 
 class Collecting(unittest.TestCase):

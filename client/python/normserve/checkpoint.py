@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import EllipsisType
 from typing import Any, BinaryIO
 
+import grpc
 import numpy.typing as npt
 
 from normserve import safetensors
@@ -145,18 +146,31 @@ def import_state(caller: Caller, begin: Any, source: Source, timeout: float | No
     """Client.import_state."""
     size, pieces = _pieces(source)
 
-    def requests() -> Iterator[Any]:
-        yield pb.ImportStateRequest(begin=begin)
+    def requests(failures: list[BaseException]) -> Iterator[Any]:
         sent = 0
-        for piece in pieces():
-            yield pb.ImportStateRequest(data=piece)
-            sent += len(piece)
-            if progress is not None:
-                progress(sent, size)
+        try:
+            yield pb.ImportStateRequest(begin=begin)
+            for piece in pieces():
+                yield pb.ImportStateRequest(data=piece)
+                sent += len(piece)
+                if progress is not None:
+                    progress(sent, size)
+        except Exception as failure:  # gRPC, which runs this, would not pass it on
+            failures.append(failure)
+            raise
+
+    def attempt(_: Any, **call: Any) -> Any:
+        """Sends the file from its beginning."""
+        failures: list[BaseException] = []
+        try:
+            return caller.stub.ImportState(requests(failures), **call)
+        except grpc.RpcError:
+            if failures:
+                raise failures[0] from None
+            raise
 
     reply = caller.call(
-        # Each attempt sends the file from its beginning.
-        lambda _, **call: caller.stub.ImportState(requests(), **call),
+        attempt,
         None,
         caller.deadline(timeout),
         repeatable=begin.request_id != "",

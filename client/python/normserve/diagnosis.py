@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from normserve.enumerators import from_wire
-from normserve.moments import Moments
+from normserve.moments import Moments, write_moments
 from normserve.v1 import batch_norm_service_pb2 as pb
 
 
@@ -65,9 +65,11 @@ def _request(
             raise ValueError("observed is True and there are moments: what was observed, or these, is the evidence")
         request.observed.SetInParent()
     if moments is not None:
-        moments._write_to(request.moments)
+        write_moments(moments, request.moments, "moments")
+    if layers is not None:
+        request.layers.SetInParent()
     for layer, of_layer in (layers or {}).items():
-        of_layer._write_to(request.layers.layers.add(layer=layer).moments)
+        write_moments(of_layer, request.layers.layers.add(layer=layer).moments, f'layers["{layer}"]')
     return request
 
 

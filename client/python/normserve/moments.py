@@ -83,8 +83,12 @@ class Moments:
             message.count, np.array(message.mean, np.float64), np.array(message.m2, np.float64), message.num_samples
         )
 
-    def _write_to(self, message: Any) -> None:
-        message.count = self.count
-        message.mean.extend(self.mean)
-        message.m2.extend(self.m2)
-        message.num_samples = self.num_samples
+
+def write_moments(moments: Moments, message: Any, what: str) -> None:
+    """Into a v1.Moments; TypeError, naming `what`: they are none."""
+    if not isinstance(moments, Moments):
+        raise TypeError(f"{what} is of type {type(moments).__name__}: Moments are needed, such as Moments.of(array)")
+    message.count = moments.count
+    message.mean.extend(moments.mean)
+    message.m2.extend(moments.m2)
+    message.num_samples = moments.num_samples

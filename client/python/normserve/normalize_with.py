@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from normserve.moments import Moments
+from normserve.moments import Moments, write_moments
 from normserve.v1 import forward_pb2 as pb
 from normserve.v1 import statistics_pb2
 
@@ -42,7 +42,7 @@ def normalize_with_fields(what: NormalizeWith) -> dict[str, Any]:
         return {}
     if isinstance(what, Moments):
         given = statistics_pb2.Moments()
-        what._write_to(given)
+        write_moments(what, given, "normalize_with")
         return {"given": given}
     if isinstance(what, UseSnapshot):
         return {"snapshot": what.name}

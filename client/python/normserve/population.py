@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from normserve.caller import Caller, request_id_or_random
 from normserve.enumerators import to_wire
-from normserve.moments import Moments
+from normserve.moments import Moments, write_moments
 from normserve.tensor_message import INPUT, Array, Parts, field, form_of, tensor_parts
 from normserve.v1 import batch_norm_service_pb2 as pb
 
@@ -106,11 +106,11 @@ class _Population:
                 request.expected_generation = guards["expected_generation"]
         tensor: Parts = ()
         if isinstance(data, Moments):
-            data._write_to(request.moments)
+            write_moments(data, request.moments, "data")
         elif isinstance(data, Mapping):
             request.layers.SetInParent()
             for layer, moments in data.items():
-                moments._write_to(request.layers.layers.add(layer=layer).moments)
+                write_moments(moments, request.layers.layers.add(layer=layer).moments, f'data["{layer}"]')
         elif data is not None:
             tensor = field(INPUT, tensor_parts(data, form_of(data, layout, "data"), "data"))
         message = b"".join([request.SerializeToString(), *tensor])
@@ -148,14 +148,16 @@ class _Population:
         request = pb.MergeMomentsRequest(
             merge_id=merge_id, policy=to_wire(pb.MergePolicy, policy, "policy"), commit=commit, drop=drop
         )
+        if not isinstance(parts, Mapping):
+            raise TypeError(f"parts is of type {type(parts).__name__}: {{id: Moments}} is needed, or {{id: {{layer: Moments}}}}")
         for part_id, part in parts.items():
-            message = request.parts.add(id=part_id)
-            if isinstance(part, Moments):
-                part._write_to(message.moments)
-            else:
+            message, what = request.parts.add(id=part_id), f'parts["{part_id}"]'
+            if isinstance(part, Mapping):
                 message.layers.SetInParent()
                 for layer, moments in part.items():
-                    moments._write_to(message.layers.layers.add(layer=layer).moments)
+                    write_moments(moments, message.layers.layers.add(layer=layer).moments, f'{what}["{layer}"]')
+            else:
+                write_moments(part, message.moments, what)
         reply = pb.MergeMomentsReply.FromString(self._send("MergeMoments", request, None, "channels_first", **call))
         return [
             Merged(

@@ -29,6 +29,7 @@ from normserve.moments import Moments
 from normserve.torch_calibration import calibrate, diagnose, push_moments
 from normserve.torch_hooks import TrainingHooks
 from normserve.torch_moments import batch_norm_layers, collect_moments, collect_sequentially
+from normserve.torch_sessions import session_name, sessions_of
 from normserve.torch_state import pull_state_dict, push_state_dict
 
 __all__ = [
@@ -48,6 +49,9 @@ __all__ = [
     "to_numpy",
 ]
 
+# Parameters that a layer without them has in effect.
+_DEFAULTS = {"weight": 1, "bias": 0}
+
 
 def push(model: nn.Module, client: Client, prefix: str) -> None:
     """Makes the sessions under `prefix` what the model's layers are: `prefix`/NAME has the layer's parameters, running
@@ -62,7 +66,7 @@ def push(model: nn.Module, client: Client, prefix: str) -> None:
     session in the meantime is ABORTED.
     """
     layers = list(batch_norm_layers(model))
-    wanted = {_session_name(prefix, name): _content(name, module) for name, module in layers}
+    wanted = {session_name(prefix, name): _content(name, module) for name, module in layers}
     found = {session: _describe(client, session) for session in wanted}
     for session, info in found.items():
         if info is not None and info.num_snapshots and not _same_but_parameters(info, wanted[session]):
@@ -77,13 +81,14 @@ def push(model: nn.Module, client: Client, prefix: str) -> None:
 def pull(model: nn.Module, client: Client, prefix: str) -> None:
     """Writes parameters, running statistics and counters of the sessions `prefix`/NAME into the model's layers.
 
-    Statistics are rounded to the layers' type. Modes and configurations are left alone. All sessions are read, and
-    compared with the layers (ValueError: other channels, parameters or statistics), before any layer is written.
+    Statistics are rounded to the layers' type. Modes and configurations are left alone. All sessions are read, one after
+    the other, and compared with the layers (ValueError: other channels; parameters or statistics that a layer has no place
+    for, or lacks), before any layer is written.
     Errors: NOT_FOUND if a layer has no session.
     """
     pairs = []
     for name, module in batch_norm_layers(model):
-        info = client.session(_session_name(prefix, name)).describe()
+        info = client.session(session_name(prefix, name)).describe()
         values = {
             "weight": info.weight,
             "bias": info.bias,
@@ -93,9 +98,12 @@ def pull(model: nn.Module, client: Client, prefix: str) -> None:
         targets = {key: getattr(module, key) for key in values}
         for key, target in targets.items():
             value = values[key]
-            if target is not None and (value is None or value.shape != tuple(target.shape)):
+            if target is None and (value is None or (value == _DEFAULTS.get(key)).all()):
+                continue
+            if target is None or value is None or value.shape != tuple(target.shape):
+                here = "no " + key if target is None else f"{key} of shape {list(target.shape)}"
                 there = "none" if value is None else f"shape {list(value.shape)}"
-                raise ValueError(f'layer "{name}" has {key} of shape {list(target.shape)}, session "{info.name}" {there}')
+                raise ValueError(f'layer "{name}" has {here}, session "{info.name}" {there}')
         pairs.append((module, targets, values, info.num_batches_tracked))
     with torch.no_grad():
         for module, targets, values, num_batches_tracked in pairs:
@@ -137,17 +145,14 @@ def hooks(
     One forward of the model at a time. Frozen layers, in eval(), are left out. ValueError: an option is out of range, or a
     layer's parameters are float64.
     """
-    missing = {_session_name(prefix, name): _content(name, module) for name, module in batch_norm_layers(model)}
+    missing = {session_name(prefix, name): _content(name, module) for name, module in batch_norm_layers(model)}
 
     def send(moments: dict[str, Moments]) -> None:
         for session in list(missing):
             if _describe(client, session, timeout) is None:
                 client.create(session, **missing[session], timeout=timeout)
             del missing[session]
-        if set(moments) == {""}:  # the model is a layer itself, whose session has the prefix's name
-            client.session(_session_name(prefix, "")).observe(moments[""], timeout=timeout)
-        else:
-            client.model(prefix).observe(moments, timeout=timeout)
+        sessions_of(model, client, prefix).observe(moments, timeout=timeout)
 
     return TrainingHooks(
         model, send, every=every, queue_size=queue_size, interval=interval, flush_timeout=flush_timeout
@@ -168,10 +173,6 @@ def from_numpy(array: npt.NDArray[Any] | BFloat16) -> torch.Tensor:
     if isinstance(array, BFloat16):
         return torch.from_numpy(array.words.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
-
-
-def _session_name(prefix: str, name: str) -> str:
-    return "/".join(part for part in (prefix.rstrip("/"), name) if part)
 
 
 def _content(name: str, module: Any) -> dict[str, Any]:

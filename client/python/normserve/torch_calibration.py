@@ -16,6 +16,7 @@ from normserve.error import Error
 from normserve.moments import Moments
 from normserve.population import Calibrated, Observed
 from normserve.torch_moments import Call, batch_norm_layers, collect_sequentially, kept_statistics, moments_of_batches
+from normserve.torch_sessions import sessions_of
 
 
 def push_moments(
@@ -44,7 +45,7 @@ def push_moments(
     Errors: NOT_FOUND if there is no such session; INVALID_ARGUMENT if a layer has none, or its data are not finite.
     """
     found = _collected(model, loader, call)
-    return client.model(name).observe(found, reset=reset, part_id=part_id, timeout=timeout)
+    return sessions_of(model, client, name).observe(found, reset=reset, part_id=part_id, timeout=timeout)
 
 
 def diagnose(
@@ -67,7 +68,7 @@ def diagnose(
 
     Errors: NOT_FOUND if there is no such session; INVALID_ARGUMENT if a layer has none. ValueError: `loader` is empty.
     """
-    return client.model(name).diagnose(_collected(model, loader, call), timeout=timeout)
+    return sessions_of(model, client, name).diagnose(_collected(model, loader, call), timeout=timeout)
 
 
 def calibrate(
@@ -116,7 +117,7 @@ def calibrate(
     layers: dict[str, Any] = {
         layer: module for layer, module in batch_norm_layers(model) if module.running_mean is not None
     }
-    sessions, identity = client.model(name), calibration_id or str(uuid.uuid4())
+    sessions, identity = sessions_of(model, client, name), calibration_id or str(uuid.uuid4())
     sent = 0
     try:
         with kept_statistics(model):

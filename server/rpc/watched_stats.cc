@@ -47,6 +47,10 @@ absl::StatusOr<WatchedStats> WatchedStats::Read(SessionRegistry& registry, int64
   if (!interval.ok()) return interval.status();
   watched.interval_ = *interval;
   watched.key_ = request.SerializeAsString();
+  if (request.has_after_generation() && request.after_generation() < 0) {
+    return FieldError("after_generation", absl::StrCat("after_generation is ", request.after_generation(),
+                                                       ": send the generation that you have, 0 or more"));
+  }
   if (absl::EndsWith(name, "/")) {
     if (request.has_after_generation()) {
       return FieldError("after_generation", absl::StrCat("after_generation goes with a single session, and \"", name,

@@ -43,4 +43,8 @@ absl::Status CheckVector(absl::string_view field, absl::Span<const T> values, in
 // As CheckVector, and none below zero.
 absl::Status CheckNonNegative(absl::string_view field, absl::Span<const double> values, int64_t length);
 
+// OK if batches can be normalised with the values, divided by `count`; else INVALID_ARGUMENT that names the first that
+// is beyond float32.
+absl::Status CheckFitsFloat(absl::string_view field, absl::Span<const double> values, int64_t count = 1);
+
 }  // namespace normserve

@@ -16,8 +16,11 @@ namespace {
 absl::Status CheckGiven(const Moments& given, int64_t num_features) {
   if (given.count < 1)
     return FieldError("given.count", absl::StrCat("given.count is ", given.count, ": send 1 or more"));
-  if (absl::Status status = CheckVector<double>("given.mean", given.mean, num_features); !status.ok()) return status;
-  return CheckNonNegative("given.m2", given.m2, num_features);
+  absl::Status status = CheckVector<double>("given.mean", given.mean, num_features);
+  if (status.ok()) status = CheckNonNegative("given.m2", given.m2, num_features);
+  if (status.ok()) status = CheckFitsFloat("given.mean", given.mean);
+  if (status.ok()) status = CheckFitsFloat("given.m2", given.m2, given.count);
+  return status;
 }
 
 // A snapshot by name, and how much of it is used.

@@ -1,6 +1,7 @@
 #include "server/session/running_statistics.h"
 
 #include <cmath>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
@@ -35,7 +36,9 @@ absl::StatusOr<NormalizationStatistics> FoldBatch(const NormalizationStatistics&
     const double variance = biased ? batch.BiasedVariance(c) : batch.UnbiasedVariance(c);
     folded.mean[c] = (1 - weight) * running.mean[c] + weight * batch.mean[c];
     folded.variance[c] = (1 - weight) * running.variance[c] + weight * variance;
-    if (!std::isfinite(folded.mean[c]) || !std::isfinite(folded.variance[c])) {
+    // Where it ends, so does what evaluation can compute with.
+    constexpr double kMost = std::numeric_limits<float>::max();
+    if (!(std::abs(folded.mean[c]) <= kMost && std::abs(folded.variance[c]) <= kMost)) {
       return MakeError(absl::StatusCode::kInvalidArgument, ErrorReason::kNonFinite,
                        absl::StrCat("the running statistics of channel ", c, " would overflow with momentum ",
                                     config.momentum, ": use a momentum between 0 and 1"),

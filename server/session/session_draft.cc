@@ -37,6 +37,8 @@ absl::Status CheckDraft(const SessionDraft& draft, int64_t max_num_features) {
   if (status.ok() && draft.statistics.has_value()) {
     status = CheckVector<double>("statistics.running_mean", draft.statistics->mean, num_features);
     if (status.ok()) status = CheckNonNegative("statistics.running_var", draft.statistics->variance, num_features);
+    if (status.ok()) status = CheckFitsFloat("statistics.running_mean", draft.statistics->mean);
+    if (status.ok()) status = CheckFitsFloat("statistics.running_var", draft.statistics->variance);
   }
   if (status.ok() && (draft.num_batches_tracked < 0 || draft.num_batches_tracked > kMaxFirstBatchesTracked)) {
     status = FieldError("statistics.num_batches_tracked",

@@ -315,20 +315,25 @@ TEST_F(WatchTest, WhatCannotBeWatchedIsRefusedAtOnce) {
   client_.Create("net/a", 2);
   v1::WatchStatsRequest short_interval = Request("net/a"), negative = Request("net/a"),
                         long_interval = Request("net/a"), generation = Request("net/"), range = Request("net/a"),
-                        view = Request("net/a");
+                        view = Request("net/a"), before_all = Request("net/a");
   short_interval.mutable_interval()->set_nanos(1);
   negative.mutable_interval()->set_seconds(-1);
   long_interval.mutable_interval()->set_seconds(std::numeric_limits<int64_t>::max());
   generation.set_after_generation(3);
+  before_all.set_after_generation(-1);
   range.mutable_stats()->mutable_channel_range()->set_first(2);
   range.set_after_generation(100);
   view.mutable_stats()->set_view(static_cast<v1::StatsView>(77));
   const struct {
     v1::WatchStatsRequest request;
     const char* text;
-  } cases[] = {{short_interval, "interval is 1ns"}, {negative, "interval is -1s"},
-               {long_interval, "interval is"},      {generation, "after_generation goes with a single session"},
-               {range, "channel_range.first is 2"}, {view, "view is 77"}};
+  } cases[] = {{short_interval, "interval is 1ns"},
+               {negative, "interval is -1s"},
+               {long_interval, "interval is"},
+               {generation, "after_generation goes with a single session"},
+               {before_all, "after_generation is -1"},
+               {range, "channel_range.first is 2"},
+               {view, "view is 77"}};
   for (const auto& [request, text] : cases) {
     const grpc::Status status = Refused(request);
     EXPECT_THAT(status, Fails(StatusCode::INVALID_ARGUMENT, "INVALID_FIELD")) << text;

@@ -288,6 +288,7 @@ class BadFiles(CheckpointTestCase):
         files = {safetensors_file.from_header(text, bytes(24)): why for text, why in headers.items()}
         nan = small() | {"bn.running_mean": np.float32([0, np.nan, 1])}
         huge = small() | {"bn.weight": np.array([1e39, 1, 1])}
+        far = small() | {"bn.running_mean": np.array([1e200, 1, 1])}
         files |= {
             b"": "ends after 0 bytes",
             good[:5]: "8 bytes",
@@ -298,7 +299,8 @@ class BadFiles(CheckpointTestCase):
             (10**8 + 1).to_bytes(8, "little") + good[8:]: "2 up to 100000000",
             bytes(8) + good: "0 bytes",
             safetensors_file.write(nan): "nan at channel 1",
-            safetensors_file.write(huge): "float32",
+            safetensors_file.write(huge): r"1e\+39 at channel 0: send finite values of float32",
+            safetensors_file.write(far): r"1e\+200 at channel 0: send finite values of float32",
             safetensors_file.write(small() | {"bn.running_var": np.float32([1, -1, 1])}): "variance is 0 or more",
             safetensors_file.write(small() | {"bn.weight": np.ones(4, np.float32)}): "one number of channels",
             safetensors_file.write(small() | {"bn.bias": np.ones((3, 1), np.float32)}): "one value per channel",

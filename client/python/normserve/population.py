@@ -343,7 +343,8 @@ class SessionPopulation(_Population):
         Calls may come from many workers; what was sent survives a crash of the server.
 
           calibration_id  names the calibration: every call for it says the same
-          data            one batch's Moments, or a batch as forward takes it. None: none, such as for the commit alone
+          data            one batch's Moments, or a batch as forward takes it, of which the server takes the moments in
+                          float32, to about 1e-7. None: none, such as for the commit alone
           part_id         names the batch: sent again it counts once. Required with data
           estimator       at the commit: "pooled" (mean and unbiased variance of all values, whatever the batches' sizes) or
                           "algorithm_2" (Ioffe & Szegedy 2015: E[mean] and m/(m-1) E[variance], batches of one size m).

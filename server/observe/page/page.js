@@ -92,6 +92,10 @@ function ageTimes() {
   }
 }
 
+function counted(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 function bytes(count) {
   const power = Math.min(Math.floor(Math.log2(Math.max(count, 1)) / 10), 4);
   return `${Number((count / 1024 ** power).toPrecision(3))} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`;
@@ -111,7 +115,7 @@ function showModels(models) {
     return element("li", {}, element("a", {
       href: model.is_session ? layerLink(model.name) : modelLink(model.name),
       "aria-current": model.name === view.model ? "true" : null,
-    }, model.name, element("span", { class: "quiet" }, model.is_session ? modes : `${model.num_layers} layers: ${modes}`)));
+    }, model.name, element("span", { class: "quiet" }, model.is_session ? modes : `${counted(model.num_layers, "layer")}: ${modes}`)));
   }));
 }
 
@@ -137,7 +141,7 @@ function showModel(model) {
   find("model").hidden = false;
   find("model-title").textContent = model.name;
   const left = model.num_left_out > 0 ? ` The ${model.num_left_out} that drifted least are left out.` : "";
-  find("model-note").textContent = `${model.num_layers} layers.${left}`;
+  find("model-note").textContent = `${counted(model.num_layers, "layer")}.${left}`;
   const largest = Math.max(...model.layers.map((layer) => layer.drift ?? 0));
   const prefix = model.name.endsWith("/") ? model.name : "";
   document.querySelector("#ranking tbody").replaceChildren(...model.layers.map((layer) => {

@@ -169,6 +169,8 @@ TEST_F(ForwardCallTest, GivenStatisticsThatDoNotFitAreNamed) {
       {"given.mean", {.count = 1, .mean = {0}, .m2 = {1, 1}}},
       {"given.mean", {.count = 1, .mean = {0, nan}, .m2 = {1, 1}}},
       {"given.m2", {.count = 1, .mean = {0, 0}, .m2 = {1}}},
+      {"given.mean", {.count = 1, .mean = {0, -1e39}, .m2 = {1, 1}}},
+      {"given.m2", {.count = 4, .mean = {0, 0}, .m2 = {1, 2e39}}},
       {"given.m2", {.count = 1, .mean = {0, 0}, .m2 = {1, -1}}},
   };
   for (const auto& [field, given] : cases) {

@@ -67,6 +67,8 @@ TEST(SessionRegistry, EachIllegalFieldIsNamedAndNothingIsMade) {
       {"statistics.running_mean", [](SessionDraft& d) { d.statistics = {{0, kNaN}, {1, 1}}; }},
       {"statistics.running_var", [](SessionDraft& d) { d.statistics = {{0, 0}, {1, -1}}; }},
       {"statistics.running_var", [](SessionDraft& d) { d.statistics = {{0, 0}, {1}}; }},
+      {"statistics.running_mean", [](SessionDraft& d) { d.statistics = {{0, 1e39}, {1, 1}}; }},
+      {"statistics.running_var", [](SessionDraft& d) { d.statistics = {{0, 0}, {1, 1e39}}; }},
       {"statistics.num_batches_tracked", [](SessionDraft& d) { d.num_batches_tracked = -1; }},
       {"statistics.num_batches_tracked", [](SessionDraft& d) { d.num_batches_tracked = (int64_t{1} << 62) + 1; }},
       {"statistics.num_batches_tracked",

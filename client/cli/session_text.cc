@@ -96,6 +96,12 @@ nlohmann::ordered_json ToJson(const client::Session& session) {
       {"create_time", absl::FormatTime(absl::RFC3339_full, session.create_time, absl::UTCTimeZone())},
       {"update_time", absl::FormatTime(absl::RFC3339_full, session.update_time, absl::UTCTimeZone())},
   };
+  for (const auto& [key, open] :
+       {std::pair{"open_merges", &session.open_merges}, std::pair{"open_calibrations", &session.open_calibrations}}) {
+    for (const client::OpenCollection& each : *open) {
+      json[key].push_back({{"id", each.id}, {"num_parts", each.num_parts}, {"count", each.count}});
+    }
+  }
   if (session.parameters.has_value()) {
     json["weight"] = session.parameters->weight;
     json["bias"] = session.parameters->bias;
@@ -118,6 +124,13 @@ std::string SessionText(const client::Session& session) {
       session.config.labels.empty() ? "none" : LabelsText(session.config.labels), ModeName(session.mode),
       session.generation, session.num_batches_tracked, session.num_snapshots, TimeText(session.create_time),
       TimeText(session.update_time));
+  for (const auto& [what, open] :
+       {std::pair{"merge", &session.open_merges}, std::pair{"calibration", &session.open_calibrations}}) {
+    for (const client::OpenCollection& each : *open) {
+      absl::StrAppendFormat(&text, "%-20s \"%s\": %d part%s, %d values a channel\n", absl::StrCat("open ", what),
+                            each.id, each.num_parts, each.num_parts == 1 ? "" : "s", each.count);
+    }
+  }
   std::vector<ChannelColumn> columns;
   if (session.parameters.has_value()) {
     const client::Parameters& parameters = *session.parameters;

@@ -349,6 +349,12 @@ Session FromMessage(const v1::Session& message) {
                                     .bias = ToVector<float>(message.parameters().bias())};
   }
   if (message.has_statistics()) session.statistics = FromMessage(message.statistics());
+  for (const auto& [open, found] : {std::pair{&message.open_merges(), &session.open_merges},
+                                    std::pair{&message.open_calibrations(), &session.open_calibrations}}) {
+    for (const v1::OpenCollection& each : *open) {
+      found->push_back({.id = each.id(), .num_parts = each.num_parts(), .count = each.count()});
+    }
+  }
   return session;
 }
 

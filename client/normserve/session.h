@@ -66,6 +66,13 @@ struct SessionConfig {
 };
 
 // A session as the server describes it.
+// Parts of a merge or calibration that a session keeps until they are committed or dropped.
+struct OpenCollection {
+  std::string id;
+  int64_t num_parts = 0;
+  int64_t count = 0;  // values a channel, of all parts
+};
+
 struct Session {
   std::string name;
   std::string uid;       // random, new on create and clone: tells a session from a later one of the same name
@@ -79,6 +86,8 @@ struct Session {
   std::optional<RunningStatistics> statistics;  // only where they were asked for, and if the session tracks them
   std::optional<Durability> durability;         // the level in force
   int32_t num_snapshots = 0;                    // snapshots kept
+  std::vector<OpenCollection> open_merges;      // where the session alone was asked for
+  std::vector<OpenCollection> open_calibrations;
 };
 
 // A state that the server keeps under a name: configuration, mode, parameters, running statistics and their count.

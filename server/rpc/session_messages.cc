@@ -18,6 +18,17 @@ namespace {
 constexpr int kDefaultPageSize = 100;
 constexpr int kMaxPageSize = 1000;
 
+void WriteOpenCollections(const Collections& collections, v1::Session& message) {
+  for (const auto& [key, collection] : collections) {
+    if (collection->result != nullptr) continue;
+    v1::OpenCollection& open =
+        key.first == CollectionKind::kMerge ? *message.add_open_merges() : *message.add_open_calibrations();
+    open.set_id(key.second);
+    open.set_num_parts(static_cast<int64_t>(collection->parts.size()));
+    open.set_count(collection->count);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::optional<Mode>> ReadMode(int mode) {
@@ -142,6 +153,7 @@ void WriteSession(const Session& session, bool with_vectors, v1::Session& messag
   const SessionContent content = session.Observe();
   const auto& state = content.state;
   WriteDescription(session.Describe(content), message);
+  if (content.collections != nullptr) WriteOpenCollections(*content.collections, message);
   if (!with_vectors) return;
   const Channels all{.count = state->parameters->weight.size()};
   if (state->config.affine) {

@@ -136,6 +136,17 @@ class Merge(ServerTestCase):
             with self.assertRaisesRegex(TypeError, text):
                 call()
 
+    def test_what_is_begun_and_not_ended_is_told(self):
+        bn, part = self.client.create("open/a", num_features=1), Moments(2, np.zeros(1), np.ones(1))
+        bn.merge("round", {"one": part, "two": part})
+        bn.calibrate("drift", part, part_id="batch")
+        bn.merge("ended", {"one": part}, commit=True)
+        info = bn.describe()
+        self.assertEqual(info.open_merges, (normserve.OpenCollection("round", 2, 4),))
+        self.assertEqual(info.open_calibrations, (normserve.OpenCollection("drift", 1, 2),))
+        bn.merge("round", drop=True)
+        self.assertEqual(bn.describe().open_merges, ())
+
     def test_a_dropped_merge_is_forgotten_and_its_bytes_are_free(self):
         bn = self.client.create(num_features=1000)
         before = self.client.info().state_bytes

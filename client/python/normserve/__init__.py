@@ -15,7 +15,7 @@ from typing import Any
 from normserve.bfloat16 import BFloat16
 from normserve.checkpoint import Export, ExportedLayer, ImportedLayer, ImportResult
 from normserve.client import Client
-from normserve.descriptions import Config, Device, Limits, ServerInfo, SessionInfo, Snapshot, Stats
+from normserve.descriptions import Config, Device, Limits, OpenCollection, ServerInfo, SessionInfo, Snapshot, Stats
 from normserve.diagnosis import Diagnosis
 from normserve.error import Error
 from normserve.model import Model
@@ -51,6 +51,7 @@ __all__ = [
     "Moments",
     "Normalization",
     "Observed",
+    "OpenCollection",
     "Quantiles",
     "ServerInfo",
     "Session",

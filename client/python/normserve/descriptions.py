@@ -39,6 +39,15 @@ class Config:
     convention: str  # "pytorch", "keras", "flax" or "onnx"
 
 
+@dataclass(frozen=True)
+class OpenCollection:
+    """Parts of a merge or calibration that a session keeps until they are committed or dropped."""
+
+    id: str  # merge_id or calibration_id
+    num_parts: int
+    count: int  # values a channel, of all parts
+
+
 @dataclass(frozen=True, eq=False)
 class SessionInfo:
     """A session as the server describes it. The arrays are there only from Session.describe()."""
@@ -53,6 +62,8 @@ class SessionInfo:
     update_time: datetime.datetime  # when the generation last changed
     durability: str  # the level in force
     num_snapshots: int  # snapshots kept
+    open_merges: tuple[OpenCollection, ...]  # begun, and neither committed nor dropped; only from Session.describe()
+    open_calibrations: tuple[OpenCollection, ...]
     weight: npt.NDArray[np.float32] | None  # [C]; None also if the session is not affine
     bias: npt.NDArray[np.float32] | None  # [C]
     running_mean: npt.NDArray[np.float64] | None  # [C]; None also if the session tracks no statistics
@@ -137,6 +148,10 @@ class ServerInfo:
     default_durability: str  # of a session whose creator asked for none
 
 
+def _open_collections(messages: Any) -> tuple[OpenCollection, ...]:
+    return tuple(OpenCollection(each.id, each.num_parts, each.count) for each in messages)
+
+
 def session_info(message: Any) -> SessionInfo:
     config = message.config
     averaging = config.WhichOneof("averaging")
@@ -166,6 +181,8 @@ def session_info(message: Any) -> SessionInfo:
         update_time=timestamp.from_wire(message.update_time),
         durability=from_wire(session_pb2.Durability, message.durability),
         num_snapshots=message.num_snapshots,
+        open_merges=_open_collections(message.open_merges),
+        open_calibrations=_open_collections(message.open_calibrations),
         weight=None if parameters is None else np.array(parameters.weight, np.float32),
         bias=None if parameters is None else np.array(parameters.bias, np.float32),
         running_mean=None if statistics is None else np.array(statistics.running_mean, np.float64),

@@ -479,6 +479,8 @@ class Normctl(ServerTestCase):
         self.assertRegex(self.normctl("merge", "flow/", "round"), "flow/a is merged of 3 parts, generation 1;")
         self.assertIn("was committed", self.refused("merge", "flow/", "round", paths[0]))
         self.normctl("merge", "flow/", "other", paths[0])
+        self.assertIn('open merge           "other": 1 part, 20 values a channel', self.normctl("show", "flow/a"))
+        self.assertEqual(self.normctl_json("show", "flow/a")["open_merges"], [{"id": "other", "num_parts": 1, "count": 20}])
         self.assertIn("flow/a has dropped 1 part", self.normctl("merge", "flow/", "other", "--drop"))
 
         self.assertEqual(self.normctl("calibrate", "flow/a", "drift", batch), "flow/a has 1 batch\n")

@@ -65,6 +65,11 @@ TEST_F(ClientPopulationTest, WhatIsObservedIsReadBack) {
 TEST_F(ClientPopulationTest, PartsAreMergedAndBatchesCalibrated) {
   const BatchNorm bn = client_->Attach("net/a");
   ASSERT_TRUE(bn.Merge("m", {{.id = "1", .data = {.moments = first_}}}).ok());
+  const auto begun = bn.Describe();
+  ASSERT_TRUE(begun.ok() && begun->open_merges.size() == 1 && begun->open_calibrations.empty()) << begun.status();
+  EXPECT_EQ(begun->open_merges[0].id, "m");
+  EXPECT_EQ(begun->open_merges[0].num_parts, 1);
+  EXPECT_EQ(begun->open_merges[0].count, 2);
   const auto merged = bn.Merge("m", {{.id = "2", .data = {.moments = second_}}}, {.commit = true});
   ASSERT_TRUE(merged.ok() && merged->merged.has_value()) << merged.status();
   EXPECT_THAT(merged->merged->mean, ElementsAre(0, 2));

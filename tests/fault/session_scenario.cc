@@ -65,7 +65,8 @@ std::string TextOf(const GatheringAnswer& answer) {
 }
 
 std::string TextOf(const Moments& moments) {
-  return absl::StrCat(moments.count, " mean ", Bits(moments.mean), " m2 ", Bits(moments.m2));
+  return absl::StrCat(moments.count, " of ", moments.num_samples, " samples, mean ", Bits(moments.mean), " m2 ",
+                      Bits(moments.m2));
 }
 
 std::string TextOf(const SessionState& state) {
@@ -87,6 +88,9 @@ std::string TextOf(const SessionContent& content) {
   if (const auto& observed = content.observations.observed; observed != nullptr) {
     absl::StrAppend(&text, "\n  observed ", TextOf(*observed), " in ", content.observations.observed_parts->size());
   }
+  if (const auto& before = content.observations.observed_before; before != nullptr) {
+    absl::StrAppend(&text, "\n  observed before ", TextOf(*before));
+  }
   for (const auto& [key, collection] : content.collections == nullptr ? Collections() : *content.collections) {
     absl::StrAppend(&text, "\n  ", CollectionText(key), " of ", collection->count);
     for (const auto& part : collection->parts) absl::StrAppend(&text, "\n    ", part->id, ": ", TextOf(part->moments));
@@ -104,7 +108,7 @@ std::string TextOf(const SessionContent& content) {
 }
 
 Moments BatchOf(int64_t value, int64_t num_features) {
-  Moments moments{.count = 8};
+  Moments moments{.count = 8, .num_samples = 1 + value % 8};
   for (int64_t c = 0; c < num_features; ++c) {
     moments.mean.push_back(static_cast<double>(value) / 3 + static_cast<double>(c));
     moments.m2.push_back(static_cast<double>(value) * 1.1 + 0.1 * static_cast<double>(c));
@@ -179,6 +183,7 @@ void SessionScenario::RunHalf(SessionRegistry& registry, int half) {
   Run(registry, {.kind = Kind::kRestore, .session = "wide", .argument = "first"});
   Run(registry, train("wide", 7));
   Run(registry, observe("evening", 2));
+  Run(registry, {.kind = Kind::kReset, .session = "wide", .argument = "night", .value = 3});
   Run(registry, part("round 2", 1));
   Run(registry, merge("round 2"));
   Run(registry, part("round 3", 5));
@@ -350,11 +355,13 @@ std::future<absl::StatusOr<SessionScenario::Answered>> SessionScenario::Start(Se
     GatherRequest gathering{.name = name, .guard = guard, .id = call.argument};
     switch (call.kind) {
       case Kind::kObserve:
+      case Kind::kReset:
         Observe({*found}, {session.Observe()},
                 {.name = name,
                  .guard = guard,
                  .given = {.moments = BatchOf(call.value, state->config.num_features)},
-                 .part_id = call.argument},
+                 .part_id = call.argument,
+                 .reset = call.kind == Kind::kReset},
                 answered_one);
         break;
       case Kind::kPart:

@@ -31,8 +31,8 @@ class SessionReader {
   std::map<std::string, int64_t> generations_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The scenario: sessions created, trained, observed, merged, changed, kept as snapshots, restored, cloned, deleted, and
-// requests repeated. What breaks a promise is collected as text.
+// The scenario: sessions created, trained, observed, reset, merged, changed, kept as snapshots, restored, cloned,
+// deleted, and requests repeated. What breaks a promise is collected as text.
 class SessionScenario {
  public:
   explicit SessionScenario(Durability durability) : durability_(durability) {}
@@ -65,6 +65,7 @@ class SessionScenario {
     kTrain,
     kShadow,   // a Forward whose moments are merged beside the state
     kObserve,  // the argument is the part's id
+    kReset,    // the same, after which nothing else is observed
     kPart,     // brought to a merge of the argument's name; the value is its id too
     kMerge,    // ends it
     kSetMode,

@@ -150,18 +150,20 @@ class PushAndPull(ModelTestCase):
         self.assertEqual((describe("body.plain").mode, describe("body.plain").uid), ("eval", before["body.plain"].uid))
         self.assertEqual(describe("body.norm").generation, 0)
 
-    def test_other_statistics_or_configuration_make_the_session_anew_with_its_labels(self):
+    def test_other_statistics_are_replaced_and_another_configuration_makes_the_session_anew_with_its_labels(self):
         layer = nn.BatchNorm1d(2)
-        for change in (lambda: layer.running_mean.add_(1), lambda: layer.running_var.add_(1),
-                       lambda: layer.num_batches_tracked.add_(1), lambda: setattr(layer, "momentum", None),
-                       lambda: setattr(layer, "eps", 0.5)):  # fmt: skip
+        for change, is_anew in ((lambda: layer.running_mean.add_(1), False), (lambda: layer.running_var.add_(1), False),
+                                (lambda: layer.num_batches_tracked.add_(1), False),
+                                (lambda: setattr(layer, "momentum", None), True),
+                                (lambda: setattr(layer, "eps", 0.5), True)):  # fmt: skip
             bn = self.client.create("push/anew", 2, labels={"team": "vision"}, non_finite_policy="skip_update")
             normserve.torch.push(layer, self.client, "push/anew")
             uid = bn.describe().uid
+            bn.observe(normserve.Moments(3, np.zeros(2), np.ones(2)))
             change()
             normserve.torch.push(layer, self.client, "push/anew")
             info = bn.describe()
-            self.assertNotEqual(info.uid, uid)
+            self.assertEqual((info.uid != uid, bn.moments().count), (is_anew, 0 if is_anew else 3))
             self.assertEqual((dict(info.config.labels), info.config.non_finite_policy), ({"team": "vision"}, "skip_update"))
             self.assertEqual((info.config.momentum, info.config.eps), (layer.momentum, layer.eps))
             self.assertEqual((list(info.running_mean), list(info.running_var)),
@@ -182,9 +184,21 @@ class PushAndPull(ModelTestCase):
         normserve.torch.push(model, self.client, "push/kept")
         self.client.session("push/kept/1").snapshot("before")
         model(torch.randn(4, 2))
+        model[0].eval()
+        model[1].eps = 0.5
         with self.assertRaisesRegex(ValueError, 'session "push/kept/1" has 1 snapshots'):
             normserve.torch.push(model, self.client, "push/kept")
         self.assertEqual([info.num_batches_tracked for info in self.client.list("push/kept")], [0, 0])
+        model[1].eps = 1e-5
+        normserve.torch.push(model, self.client, "push/kept")
+        found = list(self.client.list("push/kept"))
+        self.assertEqual([(info.num_batches_tracked, info.mode, info.num_snapshots) for info in found],
+                         [(1, "eval", 0), (1, "train", 1)])  # fmt: skip
+        again = copy.deepcopy(model)
+        for layer in again:
+            layer.reset_running_stats()
+        normserve.torch.pull(again, self.client, "push/kept")
+        self.assert_same_state(state(again), state(model))
 
     def test_float64_parameters_are_refused_before_anything_is_pushed(self):
         model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2).double())

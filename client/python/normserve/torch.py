@@ -57,25 +57,38 @@ def push(model: nn.Module, client: Client, prefix: str) -> None:
     """Makes the sessions under `prefix` what the model's layers are: `prefix`/NAME has the layer's parameters, running
     statistics, counter, mode and configuration, exactly.
 
-    Where there is a session already and it differs in mode and parameters alone, these are changed. Where statistics or
-    configuration differ, it is deleted and made anew, with its labels, durability and non-finite policy but with a new
-    uid and without what it has observed (push_state_dict replaces statistics in place). ValueError, before anything is changed: that would delete
-    snapshots, or a layer's parameters are float64, which the server would round (its statistics may be float64).
+    Sessions that are there keep their uid, snapshots and what they have observed: statistics that differ are replaced, of all
+    such layers in one transaction (of one mode), mode and parameters changed. Where the configuration differs the session is
+    deleted and made anew, with its labels, durability and non-finite policy. ValueError, before anything is changed: that
+    would delete snapshots, or a layer's parameters are float64, which the server would round (its statistics may be float64).
 
-    Layer by layer: when a call fails, those before it are done, and push may be repeated. Somebody else's change of a
-    session in the meantime is ABORTED.
+    When a call fails, those before it are done, and push may be repeated. Somebody else's change of mode or parameters in the
+    meantime is ABORTED, one of statistics overwritten.
     """
     layers = list(batch_norm_layers(model))
     wanted = {session_name(prefix, name): _content(name, module) for name, module in layers}
     found = {session: _describe(client, session) for session in wanted}
     for session, info in found.items():
-        if info is not None and info.num_snapshots and not _same_but_parameters(info, wanted[session]):
+        if info is not None and info.num_snapshots and not _same_configuration(info, wanted[session]):
             raise ValueError(
                 f'session "{session}" has {info.num_snapshots} snapshots, which making it anew would delete: delete them, or '
                 "push under another prefix"
             )
+    others: dict[str, dict[str, Any]] = {}  # by mode, the statistics that differ
     for session, content in wanted.items():
-        _push_layer(client, session, content, found[session])
+        info = found[session]
+        if info is not None and _same_configuration(info, content) and not _same_statistics(info, content):
+            state = others.setdefault(content["mode"], {})
+            layer = session.removeprefix(session_name(prefix, "")).removeprefix("/")
+            for key in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+                if content[key] is not None:
+                    state[f"{layer}.{key}" if layer else key] = np.asarray(content[key])
+        else:
+            _push_layer(client, session, content, info)
+    for mode, state in others.items():
+        is_layer = "running_mean" in state
+        name = session_name(prefix, "")
+        client.import_state(name if is_layer else name + "/", state, existing="replace", mode=mode)
 
 
 def pull(model: nn.Module, client: Client, prefix: str) -> None:
@@ -211,14 +224,17 @@ def _same(left: npt.NDArray[Any] | None, right: npt.NDArray[Any] | None) -> bool
     return left is right if left is None or right is None else np.array_equal(left, right)
 
 
-def _same_but_parameters(info: SessionInfo, content: dict[str, Any]) -> bool:
-    """Whether the session has the layer's configuration and statistics."""
+def _same_configuration(info: SessionInfo, content: dict[str, Any]) -> bool:
     config = info.config
     fields = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+    return all(getattr(config, field) == content[field] for field in fields) and (
+        (config.running_variance, config.zero_debiased) == ("unbiased", False)
+    )
+
+
+def _same_statistics(info: SessionInfo, content: dict[str, Any]) -> bool:
     return (
-        all(getattr(config, field) == content[field] for field in fields)
-        and (config.running_variance, config.zero_debiased) == ("unbiased", False)
-        and _same(info.running_mean, content["running_mean"])
+        _same(info.running_mean, content["running_mean"])
         and _same(info.running_var, content["running_var"])
         and info.num_batches_tracked == content["num_batches_tracked"]
     )
@@ -229,7 +245,7 @@ def _push_layer(client: Client, session: str, content: dict[str, Any], info: Ses
         client.create(session, **content)
         return
     guards: dict[str, Any] = {"expected_uid": info.uid, "expected_generation": info.generation}
-    if not _same_but_parameters(info, content):
+    if not _same_configuration(info, content):
         client.session(session).delete(**guards)
         kept: dict[str, Any] = {
             "labels": info.config.labels,

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -60,11 +61,24 @@ absl::StatusOr<Moments> FromJson(const std::string& path, const nlohmann::json& 
 }
 
 absl::StatusOr<Data> ReadJson(const std::string& path, const std::string& bytes) {
-  const nlohmann::json json = nlohmann::json::parse(bytes, nullptr, /*allow_exceptions=*/false);
+  // One of two values would win silently.
+  std::vector<std::set<std::string>> keys;
+  std::string twice;
+  const auto note_keys = [&](int /*depth*/, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+    if (event == nlohmann::json::parse_event_t::object_start) keys.emplace_back();
+    if (event == nlohmann::json::parse_event_t::object_end) keys.pop_back();
+    if (event == nlohmann::json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
+      twice = parsed.get<std::string>();
+    }
+    return true;
+  };
+  const nlohmann::json json = nlohmann::json::parse(bytes, note_keys, /*allow_exceptions=*/false);
+  if (!twice.empty()) return Wrong(path, absl::StrCat("has \"", twice, "\" twice in one object: send it once"));
   if (json.is_discarded()) return Wrong(path, absl::StrCat("is no JSON, which has no NaN or Infinity: ", kNeeded));
   if (!json.is_object()) return Wrong(path, absl::StrCat("is no JSON object: ", kNeeded));
   Data data;
-  if (json.contains("count")) {
+  // A layer may have that name too.
+  if (json.contains("count") && !json["count"].is_object()) {
     auto moments = FromJson(path, json);
     if (!moments.ok()) return moments.status();
     data.moments = *std::move(moments);

@@ -337,12 +337,23 @@ class Normctl(ServerTestCase):
         for text, words in (('{"count": 10.5, "mean": [1], "m2": [2]}', "count is 10.5"), ('{"count": 1, "mean": [1]}', 'no "m2"'),
                             ('{"count": 1, "mean": ["a"], "m2": [0]}', "mean is no list of numbers"),
                             ('{"count": 1, "mean": [NaN], "m2": [0]}', "no NaN"), ("[1]", "is no JSON object"),
+                            ('{"count": 2, "mean": [1], "m2": [2], "count": 3}', '"count" twice'),
                             ('{"count": 2, "mean": [1], "m2": [0], "num_samples": "2"}', 'num_samples is "2"'),
                             ('{"count": 2, "mean": [1], "m2": [0], "num_samples": 3}', "moments.num_samples is 3"),
                             ('{"layer": 3}', "layer layer: is no object")):
             path.write_text(text, encoding="utf-8")
             self.assertIn(words, self.refused("observe", "parts/a", str(path)), text)
         self.assertEqual(self.normctl_json("moments", "parts/a")["count"], 0)
+
+    def test_what_moments_prints_of_a_model_can_be_observed_whatever_its_layers_are_called(self):
+        path = self.folder / "layers.json"
+        for layer in ("count", "mean"):
+            self.normctl("create", f"named/{layer}", "--num-features", "1")
+        path.write_text('{"count": {"count": 2, "mean": [1], "m2": [2]}}', encoding="utf-8")
+        self.normctl("observe", "named/", str(path))
+        path.write_text(self.normctl("moments", "named/", "--json"), encoding="utf-8")
+        self.normctl("observe", "named/", str(path))
+        self.assertEqual(self.normctl_json("moments", "named/"), {"count": {"count": 4, "mean": [1], "m2": [4]}})
 
     def test_two_files_with_one_id_are_refused_before_anything_is_sent(self):
         self.normctl("create", "ids/a", "--num-features", "1")

@@ -13,12 +13,13 @@ from server_process import ServerProcess
 SOURCE = pathlib.Path(os.environ["NORMSERVE_SOURCE"])
 
 PROGRAM = """
-import sys
+import importlib.metadata, sys
 import normserve, normserve.v1.batch_norm_service_pb2_grpc
 assert normserve.__file__.startswith(sys.argv[2]), normserve.__file__
 assert "torch" not in sys.modules
 import numpy as np
 with normserve.Client(sys.argv[1]) as client:
+    assert normserve.__version__ == importlib.metadata.version("normserve") == client.info().version
     bn = client.create(num_features=3)
     print(bn.forward(np.ones((4, 3, 2), np.float32)).num_batches_tracked)
 normserve.torch.push

@@ -177,7 +177,7 @@ class Hooks(unittest.TestCase):
                     np.testing.assert_allclose(found.m2, expected.m2, 1e-5)
 
     def test_impossible_options_are_refused(self):
-        for options in ({"every": 0}, {"queue_size": 0}, {"interval": -1}):
+        for options in ({"every": 0}, {"queue_size": 0}, {"interval": -1}, {"interval": float("nan")}):
             with self.assertRaisesRegex(ValueError, "at least"):
                 hooks(self.model, Receiver(), **options)
 

@@ -27,6 +27,8 @@ from normserve.session import Session
 from normserve.stats_view import Comparison, HistoryPoint, HistoryRange, Quantiles, StatsSummary
 from normserve.watch import StatsUpdate, Watch
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BFloat16",
     "BackwardResult",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ class TrainingHooks:
         interval: float,
         flush_timeout: float,
     ) -> None:
-        if every < 1 or queue_size < 1 or interval < 0:
+        if every < 1 or queue_size < 1 or not 0 <= interval < math.inf:
             raise ValueError(f"every is {every}, queue_size {queue_size}, interval {interval}: 1, 1 and 0 at least")
         self.sent = self.dropped = self.errors = 0
         self.last_error: Exception | None = None

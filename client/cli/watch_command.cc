@@ -75,6 +75,13 @@ class Table {
     }
   }
 
+  // As if every session had changed.
+  StatsUpdate All(const StatsUpdate& update) const {
+    StatsUpdate all{.deleted_sessions = update.deleted_sessions};
+    for (const auto& [name, row] : rows_) all.sessions.push_back(row.stats);
+    return all;
+  }
+
   std::string Text(const std::string& title) const {
     std::string text = absl::StrFormat("%s   %s\n\n%8s  %-*s  generation  mode      batches  name\n", title,
                                        TimeText(absl::Now()), "drift", static_cast<int>(kHistory), "so far");
@@ -145,12 +152,14 @@ int Watch(const CommandLine& command_line, const WatchCommandOptions& options) {
   int64_t num_left = options.count;
   const absl::Status status = watch->ForEach([&](const StatsUpdate& update) {
     bool is_read = true;
+    table.Take(update);
     if (is_terminal) {
-      table.Take(update);
       // To the top, and what is below gone.
       is_read = Print(absl::StrCat("\033[H\033[J", table.Text(options.session)));
     } else {
-      is_read = Print(command_line.json ? JsonLines(update) : Lines(update));
+      // What was asked for at every interval is told then, changed or not.
+      const StatsUpdate told = options.interval.empty() ? update : table.All(update);
+      is_read = Print(command_line.json ? JsonLines(told) : Lines(told));
     }
     return is_read && --num_left != 0;
   });

@@ -406,6 +406,12 @@ class Normctl(ServerTestCase):
         self.normctl("create", "watched2/a", "--num-features", "2")
         lines = self.normctl("--json", "watch", "watched2/a", "--interval", "20ms", "--count", "3").splitlines()
         self.assertEqual([json.loads(line)["summary"]["num_features"] for line in lines], [2, 2, 2])
+        # Of a model too, changed or not.
+        self.normctl("create", "watched2/b", "--num-features", "2")
+        for flags in ((), ("--json",)):
+            lines = self.normctl(*flags, "watch", "watched2/", "--interval", "20ms", "--count", "3").splitlines()
+            self.assertEqual(sum("watched2/b" in line for line in lines), 3, lines)
+            self.assertEqual(len(lines), 6)
         with self.watch("watched2/a", stdout=subprocess.PIPE, text=True) as watch:
             watch.stdout.readline()
             self.normctl("delete", "watched2/a")

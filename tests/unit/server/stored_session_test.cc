@@ -154,7 +154,7 @@ TEST_F(StoredSessionTest, AllOfASessionComesBackBitForBit) {
                      .durability = Durability::kFlush,
                      .mode = Mode::kEval,
                      .parameters = {.weight = {-0.0f, 1e-42f}, .bias = {3, -4}},
-                     .statistics = NormalizationStatistics{.mean = {-0.0, 0.1}, .variance = {5e-324, 1e300}},
+                     .statistics = NormalizationStatistics{.mean = {-0.0, 0.1}, .variance = {5e-324, 3.4e38}},
                      .num_batches_tracked = 41};
   ASSERT_TRUE(Create(*registry_, draft).ok());
   auto session = Get("model/layer");

@@ -7,11 +7,11 @@
 #include "absl/time/clock.h"
 #include "kernels/error_reason.h"
 #include "server/session/field_error.h"
-#include "server/session/records.h"
 #include "server/session/session_draft.h"
 #include "server/session/session_errors.h"
 #include "server/session/session_name.h"
 #include "server/session/statistics_convention.h"
+#include "server/session/stored_requests.h"
 
 namespace normserve {
 namespace {

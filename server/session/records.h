@@ -1,4 +1,5 @@
-// The bytes that a store keeps: sessions, vectors, answers and snapshots, written and read bit for bit.
+// The bytes that a store keeps: sessions, vectors, answers and snapshots, written and read bit for bit. Here is what
+// all records have in common and which versions there are; stored_*.cc have the fields of each kind, and include this.
 //
 // A record is a version byte, its fields in order, and the XXH3-64 of all before. Numbers are little-endian: integers
 // of 8 bytes, IEEE 754 floats and doubles; a text or a vector begins with its length. A new version is read beside the
@@ -29,97 +30,108 @@
 
 #include <cstdint>
 #include <string>
-#include <variant>
+#include <utility>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "kernels/batch_norm.h"
-#include "server/session/history.h"
-#include "server/session/request_memory.h"
-#include "server/session/session_content.h"
+#include "absl/time/time.h"
 #include "server/session/session_errors.h"
-#include "server/session/session_state.h"
-#include "server/store/state_store.h"
 
 namespace normserve {
 
-// Of a version where there are no such vectors.
-constexpr int64_t kNoVersion = -1;
-// What a record of an older version does not say.
-constexpr int64_t kNotRecorded = -2;
+inline constexpr char kFirstVersion = 1;
+// The newest of heads, requests and snapshots.
+inline constexpr char kHeadVersion = 6;
+inline constexpr char kRequestVersion = 2;
+inline constexpr char kSnapshotVersion = 4;
+// Of moments, by themselves, in a part and in a result.
+inline constexpr char kMomentsVersion = 2;
 
-// A session but its vectors.
-struct SessionHead {
-  SessionState state;  // without parameters and running
-  absl::Time create_time;
-  // Since version 2.
-  std::string name;
-  std::string uid;
-  int64_t num_remembered = kNotRecorded;         // requests so far: the ring holds the last of them
-  int64_t shadow_version = kNotRecorded;         // kNoVersion: there are no shadow moments
-  int64_t observed_version = kNoVersion;         // since version 3; kNoVersion: there are none
-  int64_t num_updates = 0;                       // since version 4; as History has it
-  int64_t num_collection_rows = 0;               // since version 5
-  int64_t observed_before_version = kNoVersion;  // since version 6; kNoVersion: there are none
+// What is wrong with a record that its row does not fit.
+inline constexpr const char* kOfAnotherRow = "it is the record of another row";
+
+// Writes one record of this version.
+class RecordWriter {
+ public:
+  explicit RecordWriter(char version = kFirstVersion) { bytes_.push_back(version); }
+
+  RecordWriter& Int(int64_t value) { return Raw(&value, sizeof(value)); }
+  template <typename Enum>
+  RecordWriter& Choice(Enum value) {
+    return Int(static_cast<int64_t>(value));
+  }
+  RecordWriter& Double(double value) { return Raw(&value, sizeof(value)); }
+  RecordWriter& Text(absl::string_view text);
+  template <typename T>
+  RecordWriter& Vector(const std::vector<T>& values) {
+    Int(static_cast<int64_t>(values.size()));
+    return Raw(values.data(), values.size() * sizeof(T));
+  }
+  RecordWriter& Time(absl::Time time) { return Int(absl::ToUnixNanos(time)); }
+
+  // The record. Nothing can be written after it.
+  std::string Finish();
+
+ private:
+  RecordWriter& Raw(const void* data, size_t size_bytes);
+
+  std::string bytes_;
 };
 
-// What Observe was told: the moments of it all, and the newest parts.
-struct ObservedMoments {
-  Moments moments;
-  std::vector<ObservedPart> parts;
+// Reads one record. Zeros and empty vectors once something was wrong; Finish says so.
+class RecordReader {
+ public:
+  explicit RecordReader(absl::string_view record, char newest_version = kFirstVersion);
+
+  char version() const { return version_; }
+
+  int64_t Int();
+  // One of 0 up to `last`.
+  template <typename Enum>
+  Enum Choice(Enum last) {
+    const int64_t value = Int();
+    if (value < 0 || value > static_cast<int64_t>(last)) {
+      Spoil("a choice in it is not known");
+      return last;
+    }
+    return static_cast<Enum>(value);
+  }
+  bool Bool() { return Int() != 0; }
+  double Double();
+  std::string Text();
+  template <typename T>
+  std::vector<T> Vector() {
+    std::vector<T> values(Length(sizeof(T)));
+    Raw(values.data(), values.size() * sizeof(T));
+    return values;
+  }
+  absl::Time Time() { return absl::FromUnixNanos(Int()); }
+
+  // DATA_LOSS (STORED_DATA_LOST), naming `what`: something was wrong, or not all was read.
+  absl::Status Finish(const StoredPart& what);
+
+  // Nothing more is read; the first word of it stays.
+  void Spoil(const char* wrong) {
+    if (wrong_ == nullptr) wrong_ = wrong;
+    rest_ = {};
+  }
+
+ private:
+  size_t Length(size_t element_bytes);
+  void Raw(void* to, size_t size_bytes);
+
+  char version_ = kFirstVersion;
+  absl::string_view rest_;
+  const char* wrong_ = nullptr;
 };
 
-std::string WriteHead(const SessionHead& head);
-std::string WriteParameters(const AffineParameters& parameters);
-std::string WriteStatistics(const NormalizationStatistics& statistics);
-std::string WriteMoments(const Moments& moments);
-std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart>& parts);
-// A part, or the result, of a collection of the session of uid `uid`.
-std::string WritePart(absl::string_view uid, absl::string_view collection, const CollectedPart& part);
-std::string WriteResult(absl::string_view uid, absl::string_view collection, const CollectionResult& result);
-// Of the session of uid `uid`.
-StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot);
-
-// Of the session of uid `uid`.
-StoredPoint WritePoint(absl::string_view uid, size_t slot, const HistoryPoint& point);
-
-// A remembered request. Of a ForwardAnswer's vectors the versions are kept; kNoVersion where it has none.
-struct RememberedRequest {
-  Fingerprint fingerprint;
-  Answer answer;
-};
-
-// Where requests are remembered: request n in slot n % num_slots.
-struct RequestRing {
-  std::string uid;  // of the session; empty: the server's
-  int64_t num_slots = 0;
-};
-StoredRequest WriteRequest(const RequestRing& ring, int64_t sequence, const std::string& request_id,
-                           const RememberedRequest& request);
-
-// DATA_LOSS (STORED_DATA_LOST), naming `what`: the record is damaged, of a version that is not known, or not that of
-// its row.
-absl::StatusOr<SessionHead> ReadHead(const StoredPart& what, const StoredHead& row);
-// The name in a head's record, whatever its row says; empty: there is none that can be read.
-std::string NameInHead(absl::string_view record);
-absl::StatusOr<AffineParameters> ReadParameters(const StoredPart& what, absl::string_view record);
-absl::StatusOr<NormalizationStatistics> ReadStatistics(const StoredPart& what, absl::string_view record);
-absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view record);
-absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::string_view record);
-absl::StatusOr<CollectedPart> ReadPart(const StoredPart& what, absl::string_view uid, const StoredCollectionRow& row);
-absl::StatusOr<CollectionResult> ReadResult(const StoredPart& what, absl::string_view uid,
-                                            const StoredCollectionRow& row);
-absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row);
-absl::StatusOr<HistoryPoint> ReadPoint(const StoredPart& what, absl::string_view uid, const StoredPoint& row);
-absl::StatusOr<RememberedRequest> ReadRequest(const StoredPart& what, const RequestRing& ring,
-                                              const StoredRequest& row);
-
-// Hands the rows of a ring to `take`, oldest first; of rows with the same id the newest alone: a write that was refused
-// leaves in its slot what was there before. What is wrong with a damaged row goes to `lost`.
-void ReadRequests(const StoredPart& what, const RequestRing& ring, const std::vector<StoredRequest>& rows,
-                  absl::FunctionRef<void(const StoredRequest& row, RememberedRequest request)> take,
-                  absl::FunctionRef<void(absl::Status damage)> lost);
+// `value`, unless the reader found something wrong.
+template <typename T>
+absl::StatusOr<T> Finished(T value, RecordReader& from, const StoredPart& what) {
+  if (absl::Status status = from.Finish(what); !status.ok()) return status;
+  return value;
+}
 
 }  // namespace normserve

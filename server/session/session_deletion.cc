@@ -4,10 +4,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/strip.h"
 #include "server/session/model.h"
-#include "server/session/records.h"
 #include "server/session/session_errors.h"
 #include "server/session/session_name.h"
 #include "server/session/session_registry.h"
+#include "server/session/stored_requests.h"
 
 namespace normserve {
 

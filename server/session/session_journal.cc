@@ -5,9 +5,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
-#include "server/session/records.h"
 #include "server/session/session_errors.h"
 #include "server/session/stored_collections.h"
+#include "server/session/stored_history.h"
+#include "server/session/stored_requests.h"
+#include "server/session/stored_state.h"
 #include "server/session/stored_vectors.h"
 
 namespace normserve {

@@ -10,9 +10,10 @@
 #include "kernels/error_reason.h"
 #include "server/session/field_error.h"
 #include "server/session/page_token.h"
-#include "server/session/records.h"
 #include "server/session/session_errors.h"
 #include "server/session/session_name.h"
+#include "server/session/stored_requests.h"
+#include "server/session/stored_state.h"
 
 namespace normserve {
 namespace {

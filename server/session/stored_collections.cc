@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "server/session/records.h"
+#include "server/session/stored_vectors.h"
 
 namespace normserve {
 namespace {
@@ -23,6 +24,47 @@ std::optional<CollectionKey> ReadRowKey(absl::string_view row_key) {
     return CollectionKey(CollectionKind::kCalibration, std::string(row_key));
   }
   return std::nullopt;
+}
+
+std::string WritePart(absl::string_view uid, absl::string_view collection, const CollectedPart& part) {
+  RecordWriter to(kMomentsVersion);
+  to.Text(uid).Text(collection).Text(part.id);
+  return WriteMomentsFields(part.moments, to).Finish();
+}
+
+absl::StatusOr<CollectedPart> ReadPart(const StoredPart& what, absl::string_view uid, const StoredCollectionRow& row) {
+  RecordReader from(row.record, kMomentsVersion);
+  if (from.Text() != uid || from.Text() != row.collection || from.Text() != row.part) from.Spoil(kOfAnotherRow);
+  CollectedPart part{.id = row.part, .moments = ReadMomentsFields(from)};
+  return Finished(std::move(part), from, what);
+}
+
+std::string WriteResult(absl::string_view uid, absl::string_view collection, const CollectionResult& result) {
+  RecordWriter to(kMomentsVersion);
+  to.Text(uid).Text(collection).Int(result.generation).Int(result.order).Int(result.num_parts);
+  WriteMomentsFields(result.merged, to).Vector(result.variance_within).Vector(result.variance_between);
+  to.Vector(result.before.mean).Vector(result.before.variance).Int(result.batches_before);
+  return to.Vector(result.after.mean).Vector(result.after.variance).Int(result.batches_after).Finish();
+}
+
+absl::StatusOr<CollectionResult> ReadResult(const StoredPart& what, absl::string_view uid,
+                                            const StoredCollectionRow& row) {
+  RecordReader from(row.record, kMomentsVersion);
+  if (from.Text() != uid || from.Text() != row.collection) from.Spoil(kOfAnotherRow);
+  CollectionResult result;
+  result.generation = from.Int();
+  result.order = from.Int();
+  result.num_parts = from.Int();
+  result.merged = ReadMomentsFields(from);
+  result.variance_within = from.Vector<double>();
+  result.variance_between = from.Vector<double>();
+  result.before.mean = from.Vector<double>();
+  result.before.variance = from.Vector<double>();
+  result.batches_before = from.Int();
+  result.after.mean = from.Vector<double>();
+  result.after.variance = from.Vector<double>();
+  result.batches_after = from.Int();
+  return Finished(std::move(result), from, what);
 }
 
 // The parts that `after` has beside those of `before`; both by id.

@@ -2,8 +2,45 @@
 
 #include <utility>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "server/session/records.h"
+
 namespace normserve {
 namespace {
+
+absl::StatusOr<AffineParameters> ReadParameters(const StoredPart& what, absl::string_view record) {
+  RecordReader from(record);
+  AffineParameters parameters;
+  parameters.weight = from.Vector<float>();
+  parameters.bias = from.Vector<float>();
+  return Finished(std::move(parameters), from, what);
+}
+
+absl::StatusOr<NormalizationStatistics> ReadStatistics(const StoredPart& what, absl::string_view record) {
+  RecordReader from(record);
+  NormalizationStatistics statistics;
+  statistics.mean = from.Vector<double>();
+  statistics.variance = from.Vector<double>();
+  return Finished(std::move(statistics), from, what);
+}
+
+absl::StatusOr<Moments> ReadMoments(const StoredPart& what, absl::string_view record) {
+  RecordReader from(record, kMomentsVersion);
+  Moments moments = ReadMomentsFields(from);
+  return Finished(std::move(moments), from, what);
+}
+
+absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::string_view record) {
+  RecordReader from(record, kMomentsVersion);
+  ObservedMoments observed{.moments = ReadMomentsFields(from)};
+  const auto words = from.Vector<uint64_t>();
+  if (words.size() % 4 != 0) from.Spoil("a length in it is wrong");
+  for (size_t i = 0; i + 4 <= words.size(); i += 4) {
+    observed.parts.push_back({.id = {words[i], words[i + 1]}, .contents = {words[i + 2], words[i + 3]}});
+  }
+  return Finished(std::move(observed), from, what);
+}
 
 bool HasLength(const AffineParameters& parameters, size_t length) {
   return parameters.weight.size() == length && parameters.bias.size() == length;
@@ -47,6 +84,40 @@ absl::Status Take(const StoredPart& part, absl::StatusOr<T> read, int64_t versio
 }
 
 }  // namespace
+
+RecordWriter& WriteMomentsFields(const Moments& moments, RecordWriter& to) {
+  return to.Int(moments.count).Vector(moments.mean).Vector(moments.m2).Int(moments.num_samples);
+}
+
+Moments ReadMomentsFields(RecordReader& from) {
+  Moments moments{.count = from.Int()};
+  moments.mean = from.Vector<double>();
+  moments.m2 = from.Vector<double>();
+  if (from.version() >= 2) moments.num_samples = from.Int();
+  return moments;
+}
+
+std::string WriteParameters(const AffineParameters& parameters) {
+  return RecordWriter().Vector(parameters.weight).Vector(parameters.bias).Finish();
+}
+
+std::string WriteStatistics(const NormalizationStatistics& statistics) {
+  return RecordWriter().Vector(statistics.mean).Vector(statistics.variance).Finish();
+}
+
+std::string WriteMoments(const Moments& moments) {
+  RecordWriter to(kMomentsVersion);
+  return WriteMomentsFields(moments, to).Finish();
+}
+
+std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart>& parts) {
+  std::vector<uint64_t> words;
+  for (const ObservedPart& part : parts) {
+    words.insert(words.end(), {part.id.low, part.id.high, part.contents.low, part.contents.high});
+  }
+  RecordWriter to(kMomentsVersion);
+  return WriteMomentsFields(moments, to).Vector(words).Finish();
+}
 
 absl::Status ReadVector(const StoredPart& session, const StoredVector& vector, size_t length, StoredVectors& vectors) {
   const int64_t version = vector.version;

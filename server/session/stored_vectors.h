@@ -5,17 +5,33 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "kernels/batch_norm.h"
-#include "server/session/records.h"
 #include "server/session/request_memory.h"
 #include "server/session/session_content.h"
 #include "server/session/session_errors.h"
 #include "server/session/session_state.h"
+#include "server/session/stored_state.h"
 #include "server/store/state_store.h"
 
 namespace normserve {
+
+class RecordReader;
+class RecordWriter;
+
+// What Observe was told: the moments of it all, and the newest parts.
+struct ObservedMoments {
+  Moments moments;
+  std::vector<ObservedPart> parts;
+};
+
+std::string WriteParameters(const AffineParameters& parameters);
+std::string WriteStatistics(const NormalizationStatistics& statistics);
+std::string WriteMoments(const Moments& moments);
+std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart>& parts);
 
 // By version.
 struct StoredVectors {
@@ -42,5 +58,9 @@ absl::Status FillIn(const StoredPart& session, const StoredVectors& vectors, con
 
 // Finds what the answer was computed with; without all of it, it counts as dropped.
 void FillIn(const StoredVectors& vectors, ForwardAnswer& answer);
+
+// Moments as fields of any record.
+RecordWriter& WriteMomentsFields(const Moments& moments, RecordWriter& to);
+Moments ReadMomentsFields(RecordReader& from);
 
 }  // namespace normserve

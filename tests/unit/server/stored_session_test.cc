@@ -5,8 +5,10 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "server/session/records.h"
 #include "server/session/session_registry.h"
+#include "server/session/stored_requests.h"
+#include "server/session/stored_state.h"
+#include "server/session/stored_vectors.h"
 #include "tests/unit/server/answers.h"
 #include "tests/unit/server/status_matchers.h"
 #include "tests/unit/server/stored_session_fixture.h"
@@ -416,7 +418,8 @@ TEST(Records, AnyDamageIsNoticed) {
   for (size_t kind = 0; kind < 3; ++kind) {
     const auto read = [&](const std::string& record) -> absl::Status {
       if (kind == 0) return ReadHead({}, {.name = "a", .uid = kUid, .record = record}).status();
-      if (kind == 1) return ReadParameters({}, record).status();
+      StoredVectors vectors;
+      if (kind == 1) return ReadVector({}, {VectorKind::kParameters, /*version=*/0, record}, /*length=*/1, vectors);
       return ReadRequest({}, ring, {.slot = 1, .sequence = 5, .request_id = "id", .record = record}).status();
     };
     ASSERT_TRUE(read(records[kind]).ok());

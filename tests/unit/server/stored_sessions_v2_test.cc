@@ -5,7 +5,6 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
-#include "server/session/records.h"
 #include "tests/unit/server/stored_session_fixture.h"
 
 namespace normserve {

@@ -1,4 +1,4 @@
-// All of a session that changes, as of one moment; immutable but for its owner.
+// Who a session is, and all of it that changes, as of one moment; immutable but for its owner.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "kernels/batch_norm.h"
 #include "server/session/collection.h"
 #include "server/session/fingerprint.h"
@@ -14,6 +15,13 @@
 #include "server/session/session_state.h"
 
 namespace normserve {
+
+// Who a session is; constant.
+struct SessionIdentity {
+  std::string name;
+  std::string uid;
+  absl::Time create_time;
+};
 
 // Of a part that was observed under an id.
 struct ObservedPart {

@@ -1,15 +1,11 @@
 #include "server/session/session_journal.h"
 
 #include <algorithm>
-#include <map>
+#include <variant>
 
-#include "absl/strings/str_cat.h"
-#include "kernels/check.h"
 #include "server/session/session_errors.h"
-#include "server/session/stored_collections.h"
-#include "server/session/stored_history.h"
+#include "server/session/session_rows.h"
 #include "server/session/stored_requests.h"
-#include "server/session/stored_state.h"
 #include "server/session/stored_vectors.h"
 
 namespace normserve {
@@ -27,54 +23,6 @@ VectorLimits LimitsOf(int64_t num_features, std::shared_ptr<VectorBudget> budget
       .max_bytes = (int64_t{4} << 20) + 8 * state_bytes, .scarce_bytes = 2 * state_bytes, .budget = std::move(budget)};
 }
 
-// A damaged one is lost by itself: the session is whole without it.
-Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, const SessionState& newest) {
-  const SessionConfig& config = newest.config;
-  Snapshots snapshots;
-  // Vectors of one version are one thing, as they were when they were taken.
-  std::map<int64_t, std::shared_ptr<const NormalizationStatistics>> running = {
-      {newest.running_version, newest.running}};
-  for (const StoredSnapshot& row : stored.snapshots) {
-    const StoredPart part = session.OfSnapshot(row.name);
-    auto snapshot = ReadSnapshot(part, stored.head.uid, row);
-    if (snapshot.ok() && snapshot->state->config != config) snapshot = StoredDataLost(part, "it is another session's");
-    if (!snapshot.ok()) {
-      snapshot = StateSnapshot{.state = std::make_shared<const SessionState>(SessionState{.config = config}),
-                               .lost = snapshot.status()};
-    } else if (const auto& own = snapshot->state->running; own != nullptr) {
-      const auto& first = running.try_emplace(snapshot->state->running_version, own).first->second;
-      if (first != own && first != nullptr && first->mean == own->mean && first->variance == own->variance) {
-        auto state = std::make_shared<SessionState>(*snapshot->state);
-        state->running = first;
-        snapshot->state = std::move(state);
-      }
-    }
-    snapshots.emplace(row.name, *std::move(snapshot));
-  }
-  return snapshots;
-}
-
-// A point that is damaged, missing or not the session's is left out.
-void ReadHistory(const StoredPart& session, const StoredSession& stored, int64_t num_updates, size_t num_features,
-                 Observations& observations) {
-  if (num_updates == 0 && stored.history.empty()) return;
-  auto history = std::make_shared<History>(History{.num_updates = num_updates});
-  for (const StoredPoint& row : stored.history) {
-    auto point = ReadPoint(session.Of("history"), stored.head.uid, row);
-    if (!point.ok() || row.slot < 0 || static_cast<size_t>(row.slot) >= kHistorySlots) continue;
-    const auto slot = static_cast<size_t>(row.slot);
-    const auto& batch = point->batch;
-    if (batch != nullptr && (batch->mean.size() != num_features || batch->m2.size() != num_features)) continue;
-    if (!Belongs(*point, slot, num_updates)) continue;
-    history->slots[slot] = std::make_shared<const HistoryPoint>(*std::move(point));
-  }
-  if (const auto& newest = history->slots[RecentSlot(num_updates)];
-      newest != nullptr && newest->update == num_updates) {
-    observations.last_batch = newest->batch;
-  }
-  observations.history = std::move(history);
-}
-
 // `after`, whose new snapshots have a version of their own where their running statistics are those of no state: a
 // request that was normalised with them is remembered with it.
 std::shared_ptr<const Snapshots> WithVersions(std::shared_ptr<const Snapshots> after, const SessionContent& before,
@@ -88,16 +36,6 @@ std::shared_ptr<const Snapshots> WithVersions(std::shared_ptr<const Snapshots> a
     changed->find(name)->second.state = std::move(state);
   }
   return changed == nullptr ? std::move(after) : std::move(changed);
-}
-
-// Whether the ring holds the last of `num_remembered` requests and nothing else. `rows` by sequence.
-bool IsWhole(const std::vector<StoredRequest>& rows, int64_t num_remembered) {
-  const int64_t first = std::max<int64_t>(0, num_remembered - kRememberedRequests);
-  if (static_cast<int64_t>(rows.size()) != num_remembered - first) return false;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (rows[i].sequence != first + static_cast<int64_t>(i)) return false;
-  }
-  return true;
 }
 
 RequestRing RingOf(const SessionIdentity& identity) { return {.uid = identity.uid, .num_slots = kRememberedRequests}; }
@@ -125,31 +63,15 @@ std::shared_ptr<SessionJournal> SessionJournal::New(SessionIdentity identity, Se
 absl::StatusOr<std::shared_ptr<SessionJournal>> SessionJournal::Restore(absl::string_view name,
                                                                         const StoredSession& stored,
                                                                         SessionSurroundings surroundings) {
-  const StoredPart session{.location = surroundings.store->location(), .session = std::string(name)};
-  auto head = ReadHead(session, stored.head);
-  if (!head.ok()) return head.status();
-  const auto length = static_cast<size_t>(head->state.config.num_features);
-  StoredVectors vectors;
-  for (const StoredVector& vector : stored.current) {
-    if (absl::Status status = ReadVector(session, vector, length, vectors); !status.ok()) return status;
-  }
-  Observations observations;
-  absl::Status status = FillIn(session, vectors, *head, head->state, observations);
-  if (!status.ok()) return status;
-  ReadHistory(session, stored, head->num_updates, length, observations);
-  auto snapshots = std::make_shared<const Snapshots>(ReadSnapshots(session, stored, head->state));
-  auto collections = ReadCollections(session, stored, head->num_collection_rows, head->state.config.num_features);
+  auto restored = ReadSession({.location = surroundings.store->location(), .session = std::string(name)}, stored);
+  if (!restored.ok()) return restored.status();
   const std::shared_ptr<SessionJournal> journal(
-      new SessionJournal({.name = stored.head.name, .uid = stored.head.uid, .create_time = head->create_time},
-                         {.state = std::make_shared<const SessionState>(std::move(head->state)),
-                          .observations = std::move(observations),
-                          .snapshots = std::move(snapshots),
-                          .collections = std::move(collections)},
-                         std::move(surroundings), stored.head.epoch, stored.head.sequence));
+      new SessionJournal(std::move(restored->identity), std::move(restored->content), std::move(surroundings),
+                         stored.head.epoch, stored.head.sequence));
 
   absl::MutexLock lock(&journal->mutex_);
   journal->is_recollected_ = false;
-  journal->num_remembered_ = head->num_remembered;
+  journal->num_remembered_ = restored->num_remembered;
   return journal;
 }
 
@@ -157,38 +79,17 @@ absl::Status SessionJournal::Recollect() {
   if (is_recollected_) return absl::OkStatus();
   const auto stored = surroundings_.store->LoadMemory(identity_.uid);
   if (!stored.ok()) return stored.status();
-  const StoredPart session{.location = surroundings_.store->location(), .session = identity_.name};
-  const StoredPart part = session.Of("remembered request");
-  if (num_remembered_ != kNotRecorded && !IsWhole(stored->requests, num_remembered_)) {
-    return StoredDataLost(part, absl::StrCat("of the last ", kRememberedRequests, " of ", num_remembered_,
-                                             ", some are missing or others are there"));
-  }
-  const SessionState& state = *Visible().state;
-  StoredVectors vectors;
-  for (const StoredVector& vector : stored->kept) {
-    const auto length = static_cast<size_t>(state.config.num_features);
-    absl::Status status = ReadVector(session, vector, length, vectors);
-    if (!status.ok()) return status;
-  }
-  vectors.parameters[state.parameters_version] = state.parameters;
-  if (state.running != nullptr) vectors.running[state.running_version] = state.running;
-  std::vector<std::pair<std::string, RememberedRequest>> requests;
-  absl::Status lost;
-  ReadRequests(
-      part, RingOf(identity_), stored->requests,
-      [&](const StoredRequest& row, RememberedRequest request) {
-        requests.emplace_back(row.request_id, std::move(request));
-      },
-      [&](absl::Status damage) { lost.Update(damage); });
-  if (!lost.ok()) return lost;
+  auto restored = ReadMemory({.location = surroundings_.store->location(), .session = identity_.name},
+                             RingOf(identity_), *stored, *Visible().state, num_remembered_);
+  if (!restored.ok()) return restored.status();
 
   is_recollected_ = true;
-  for (auto& [request_id, request] : requests) {
-    if (auto* forward = std::get_if<ForwardAnswer>(&request.answer)) FillIn(vectors, *forward);
+  for (auto& [request_id, request] : restored->requests) {
     memory_.Remember(request_id, request.fingerprint, std::move(request.answer));
   }
-  num_remembered_ = stored->requests.empty() ? 0 : stored->requests.back().sequence + 1;
+  num_remembered_ = restored->num_remembered;
   memory_.TakeReleased();  // the rule below finds them too
+  const StoredVectors& vectors = restored->vectors;
   for (const StoredVector& vector : stored->kept) {
     kept_.emplace(vector.kind, vector.version);
     const void* const of_version = vector.kind == VectorKind::kParameters
@@ -200,36 +101,13 @@ absl::Status SessionJournal::Recollect() {
 }
 
 SessionWrite SessionJournal::FirstWrite() const {
-  const SessionContent content = Visible();
   SessionWrite write{.kind = SessionWrite::Kind::kCreate,
                      .uid = identity_.uid,
                      .name = identity_.name,
                      .epoch = epoch_,
-                     .sequence = 0,
-                     .head = HeadOf(content, /*num_remembered=*/0)};
-  write.current.push_back(
-      {VectorKind::kParameters, content.state->parameters_version, WriteParameters(*content.state->parameters)});
-  if (content.state->running != nullptr) {
-    write.current.push_back(
-        {VectorKind::kRunning, content.state->running_version, WriteStatistics(*content.state->running)});
-  }
+                     .sequence = 0};
+  WriteNewSession(identity_, Visible(), write);
   return write;
-}
-
-std::string SessionJournal::HeadOf(const SessionContent& content, int64_t num_remembered) const {
-  const Observations& observations = content.observations;
-  const int64_t num_updates = observations.history == nullptr ? 0 : observations.history->num_updates;
-  return WriteHead({.state = *content.state,
-                    .create_time = identity_.create_time,
-                    .name = identity_.name,
-                    .uid = identity_.uid,
-                    .num_remembered = num_remembered,
-                    .shadow_version = observations.shadow == nullptr ? kNoVersion : observations.shadow_version,
-                    .observed_version = observations.observed == nullptr ? kNoVersion : observations.observed_version,
-                    .num_updates = num_updates,
-                    .num_collection_rows = NumCollectionRows(content.collections),
-                    .observed_before_version =
-                        observations.observed_before == nullptr ? kNoVersion : observations.observed_before_version});
 }
 
 SessionContent SessionJournal::Visible() const {
@@ -377,62 +255,20 @@ StoreWrite SessionJournal::Append(const ChangeGuard& guard, const Fingerprint& f
 }
 
 SessionWrite SessionJournal::WriteOf(const SessionContent& before, Pending& pending, int64_t sequence) {
-  const SessionContent& after = pending.content;
   SessionWrite write{.uid = identity_.uid, .epoch = epoch_, .sequence = sequence};
-  if (after.is_deleted) {
+  if (pending.content.is_deleted) {
     write.kind = SessionWrite::Kind::kDelete;
     return write;
   }
-  write.head = HeadOf(after, num_remembered_ + (pending.request_id.empty() ? 0 : 1));
-  if (after.state->parameters != before.state->parameters) {
-    write.current.push_back({VectorKind::kParameters, sequence, WriteParameters(*after.state->parameters)});
-  }
-  if (after.state->running != before.state->running) {
-    write.current.push_back({VectorKind::kRunning, sequence, WriteStatistics(*after.state->running)});
-  }
-  if (const auto& shadow = after.observations.shadow; shadow != before.observations.shadow) {
-    write.current.push_back({VectorKind::kShadow, sequence, shadow == nullptr ? "" : WriteMoments(*shadow)});
-  }
-  if (after.observations.history != before.observations.history) {
-    AddPoints(before.observations.history.get(), *after.observations.history, write);
-  }
-  if (const Observations& seen = after.observations; seen.observed != before.observations.observed) {
-    static const std::vector<ObservedPart> kNoParts;
-    write.current.push_back(
-        {VectorKind::kObserved, sequence,
-         seen.observed == nullptr
-             ? ""
-             : WriteObserved(*seen.observed, seen.observed_parts == nullptr ? kNoParts : *seen.observed_parts)});
-  }
-  if (const auto& earlier = after.observations.observed_before; earlier != before.observations.observed_before) {
-    write.current.push_back({VectorKind::kObservedBefore, sequence, earlier == nullptr ? "" : WriteMoments(*earlier)});
-  }
-  if (after.snapshots != before.snapshots) {
-    for (const auto& [name, snapshot] : *after.snapshots) {
-      if (!before.snapshots->contains(name)) write.snapshot = WriteSnapshot(identity_.uid, name, snapshot);
-    }
-    for (const auto& [name, snapshot] : *before.snapshots) {
-      if (!after.snapshots->contains(name)) write.deleted_snapshot = name;
-    }
-  }
-  if (after.collections != before.collections) {
-    WriteCollections(identity_.uid, before.collections, *after.collections, write);
-  }
-  if (!pending.request_id.empty()) {
+  const bool is_remembered = !pending.request_id.empty();
+  WriteChange(identity_, before, pending.content, num_remembered_ + (is_remembered ? 1 : 0), write);
+  if (is_remembered) {
     write.request =
         WriteRequest(RingOf(identity_), num_remembered_, pending.request_id, {pending.fingerprint, pending.answer});
   }
   DropVectors(write);
   KeepVectors(before, pending, write);
   return write;
-}
-
-void SessionJournal::AddPoints(const History* before, const History& after, SessionWrite& write) const {
-  for (size_t slot = 0; slot < kHistorySlots; ++slot) {
-    const auto& point = after.slots[slot];
-    if (point == nullptr || (before != nullptr && point == before->slots[slot])) continue;
-    write.history.push_back(WritePoint(identity_.uid, slot, *point));
-  }
 }
 
 void SessionJournal::KeepVectors(const SessionContent& before, Pending& pending, SessionWrite& write) {

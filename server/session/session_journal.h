@@ -14,7 +14,6 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "server/session/change_feed.h"
 #include "server/session/change_guard.h"
 #include "server/session/request_memory.h"
@@ -33,13 +32,6 @@ struct SessionSurroundings {
   std::shared_ptr<StateBudget> state_budget = std::make_shared<StateBudget>(int64_t{4} << 30);
   std::shared_ptr<ChangeFeed> changes = std::make_shared<ChangeFeed>();  // told of what is shown
   StateStore* store = nullptr;                                           // null: there is none; outlives the sessions
-};
-
-// Who a session is; constant.
-struct SessionIdentity {
-  std::string name;
-  std::string uid;
-  absl::Time create_time;
 };
 
 // What a change makes of the newest content.
@@ -136,12 +128,8 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   // Makes a change the newest, and takes `made`; what a store is to be told.
   StoreWrite Append(const ChangeGuard& guard, const Fingerprint& fingerprint, SessionChange change, Made& made)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The record of `content`, with so many requests remembered.
-  std::string HeadOf(const SessionContent& content, int64_t num_remembered) const;
   SessionWrite WriteOf(const SessionContent& before, Pending& pending, int64_t sequence)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The points that `before` (null: none) has not.
-  void AddPoints(const History* before, const History& after, SessionWrite& write) const;
   void KeepVectors(const SessionContent& before, Pending& pending, SessionWrite& write)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropVectors(SessionWrite& write) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

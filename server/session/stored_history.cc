@@ -1,10 +1,10 @@
 #include "server/session/stored_history.h"
 
-#include <cstdint>
 #include <memory>
 #include <optional>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "kernels/batch_norm.h"
 #include "server/session/records.h"
 
@@ -49,8 +49,6 @@ HistorySummary ReadSummary(RecordReader& from) {
   return summary;
 }
 
-}  // namespace
-
 StoredPoint WritePoint(absl::string_view uid, size_t slot, const HistoryPoint& point) {
   RecordWriter to;
   to.Text(uid).Int(static_cast<int64_t>(slot)).Int(point.update).Int(point.generation).Int(point.lineage);
@@ -82,6 +80,36 @@ absl::StatusOr<HistoryPoint> ReadPoint(const StoredPart& what, absl::string_view
   }
   if (from.Bool()) point.summary = std::make_shared<const HistorySummary>(ReadSummary(from));
   return Finished(std::move(point), from, what);
+}
+
+}  // namespace
+
+void WriteHistory(absl::string_view uid, const History* before, const History& after, SessionWrite& write) {
+  for (size_t slot = 0; slot < kHistorySlots; ++slot) {
+    const auto& point = after.slots[slot];
+    if (point == nullptr || (before != nullptr && point == before->slots[slot])) continue;
+    write.history.push_back(WritePoint(uid, slot, *point));
+  }
+}
+
+void ReadHistory(const StoredPart& session, const StoredSession& stored, int64_t num_updates, size_t num_features,
+                 Observations& observations) {
+  if (num_updates == 0 && stored.history.empty()) return;
+  auto history = std::make_shared<History>(History{.num_updates = num_updates});
+  for (const StoredPoint& row : stored.history) {
+    auto point = ReadPoint(session.Of("history"), stored.head.uid, row);
+    if (!point.ok() || row.slot < 0 || static_cast<size_t>(row.slot) >= kHistorySlots) continue;
+    const auto slot = static_cast<size_t>(row.slot);
+    const auto& batch = point->batch;
+    if (batch != nullptr && (batch->mean.size() != num_features || batch->m2.size() != num_features)) continue;
+    if (!Belongs(*point, slot, num_updates)) continue;
+    history->slots[slot] = std::make_shared<const HistoryPoint>(*std::move(point));
+  }
+  if (const auto& newest = history->slots[RecentSlot(num_updates)];
+      newest != nullptr && newest->update == num_updates) {
+    observations.last_batch = newest->batch;
+  }
+  observations.history = std::move(history);
 }
 
 }  // namespace normserve

@@ -2,20 +2,22 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
-#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "server/session/history.h"
+#include "server/session/session_content.h"
 #include "server/session/session_errors.h"
 #include "server/store/state_store.h"
 
 namespace normserve {
 
-// Of the session of uid `uid`.
-StoredPoint WritePoint(absl::string_view uid, size_t slot, const HistoryPoint& point);
+// Adds to `write` the points that `before` (null: none) has not.
+void WriteHistory(absl::string_view uid, const History* before, const History& after, SessionWrite& write);
 
-// DATA_LOSS (STORED_DATA_LOST), naming `what`: the record is damaged, of a version that is not known, or not that of
-// its row.
-absl::StatusOr<HistoryPoint> ReadPoint(const StoredPart& what, absl::string_view uid, const StoredPoint& row);
+// Sets the history of a stored session, which counts `num_updates` by its head, and the newest batch. A point that is
+// damaged, missing or not the session's is left out.
+void ReadHistory(const StoredPart& session, const StoredSession& stored, int64_t num_updates, size_t num_features,
+                 Observations& observations);
 
 }  // namespace normserve

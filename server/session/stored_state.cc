@@ -1,5 +1,6 @@
 #include "server/session/stored_state.h"
 
+#include <map>
 #include <memory>
 #include <utility>
 
@@ -48,6 +49,37 @@ SessionHead ReadHeadFields(RecordReader& from) {
   if (from.version() >= 5) head.num_collection_rows = from.Int();
   if (from.version() >= 6) head.observed_before_version = from.Int();
   return head;
+}
+
+StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot) {
+  RecordWriter to(kSnapshotVersion);
+  to.Text(uid).Text(name);
+  WriteState(*snapshot.state, to);
+  to.Time(snapshot.create_time).Vector(snapshot.state->parameters->weight).Vector(snapshot.state->parameters->bias);
+  to.Choice(snapshot.state->running != nullptr);
+  if (snapshot.state->running != nullptr) {
+    to.Vector(snapshot.state->running->mean).Vector(snapshot.state->running->variance);
+  }
+  return {.name = name, .record = to.Finish()};
+}
+
+absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row) {
+  RecordReader from(row.record, kSnapshotVersion);
+  if (from.version() >= 2 && (from.Text() != uid || from.Text() != row.name)) from.Spoil(kOfAnotherRow);
+  SessionState state = ReadState(from);
+  StateSnapshot snapshot{.create_time = from.Time()};
+  AffineParameters parameters;
+  parameters.weight = from.Vector<float>();
+  parameters.bias = from.Vector<float>();
+  state.parameters = std::make_shared<const AffineParameters>(std::move(parameters));
+  if (from.Bool()) {
+    NormalizationStatistics statistics;
+    statistics.mean = from.Vector<double>();
+    statistics.variance = from.Vector<double>();
+    state.running = std::make_shared<const NormalizationStatistics>(std::move(statistics));
+  }
+  snapshot.state = std::make_shared<const SessionState>(std::move(state));
+  return Finished(std::move(snapshot), from, what);
 }
 
 }  // namespace
@@ -111,35 +143,39 @@ std::string NameInHead(absl::string_view record) {
   return from.Finish({}).ok() ? std::move(head.name) : "";
 }
 
-StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot) {
-  RecordWriter to(kSnapshotVersion);
-  to.Text(uid).Text(name);
-  WriteState(*snapshot.state, to);
-  to.Time(snapshot.create_time).Vector(snapshot.state->parameters->weight).Vector(snapshot.state->parameters->bias);
-  to.Choice(snapshot.state->running != nullptr);
-  if (snapshot.state->running != nullptr) {
-    to.Vector(snapshot.state->running->mean).Vector(snapshot.state->running->variance);
+void WriteSnapshots(absl::string_view uid, const Snapshots& before, const Snapshots& after, SessionWrite& write) {
+  for (const auto& [name, snapshot] : after) {
+    if (!before.contains(name)) write.snapshot = WriteSnapshot(uid, name, snapshot);
   }
-  return {.name = name, .record = to.Finish()};
+  for (const auto& [name, snapshot] : before) {
+    if (!after.contains(name)) write.deleted_snapshot = name;
+  }
 }
 
-absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row) {
-  RecordReader from(row.record, kSnapshotVersion);
-  if (from.version() >= 2 && (from.Text() != uid || from.Text() != row.name)) from.Spoil(kOfAnotherRow);
-  SessionState state = ReadState(from);
-  StateSnapshot snapshot{.create_time = from.Time()};
-  AffineParameters parameters;
-  parameters.weight = from.Vector<float>();
-  parameters.bias = from.Vector<float>();
-  state.parameters = std::make_shared<const AffineParameters>(std::move(parameters));
-  if (from.Bool()) {
-    NormalizationStatistics statistics;
-    statistics.mean = from.Vector<double>();
-    statistics.variance = from.Vector<double>();
-    state.running = std::make_shared<const NormalizationStatistics>(std::move(statistics));
+Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, const SessionState& newest) {
+  const SessionConfig& config = newest.config;
+  Snapshots snapshots;
+  // Vectors of one version are one thing, as they were when they were taken.
+  std::map<int64_t, std::shared_ptr<const NormalizationStatistics>> running = {
+      {newest.running_version, newest.running}};
+  for (const StoredSnapshot& row : stored.snapshots) {
+    const StoredPart part = session.OfSnapshot(row.name);
+    auto snapshot = ReadSnapshot(part, stored.head.uid, row);
+    if (snapshot.ok() && snapshot->state->config != config) snapshot = StoredDataLost(part, "it is another session's");
+    if (!snapshot.ok()) {
+      snapshot = StateSnapshot{.state = std::make_shared<const SessionState>(SessionState{.config = config}),
+                               .lost = snapshot.status()};
+    } else if (const auto& own = snapshot->state->running; own != nullptr) {
+      const auto& first = running.try_emplace(snapshot->state->running_version, own).first->second;
+      if (first != own && first != nullptr && first->mean == own->mean && first->variance == own->variance) {
+        auto state = std::make_shared<SessionState>(*snapshot->state);
+        state->running = first;
+        snapshot->state = std::move(state);
+      }
+    }
+    snapshots.emplace(row.name, *std::move(snapshot));
   }
-  snapshot.state = std::make_shared<const SessionState>(std::move(state));
-  return Finished(std::move(snapshot), from, what);
+  return snapshots;
 }
 
 }  // namespace normserve

@@ -8,6 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "server/session/session_config.h"
+#include "server/session/session_content.h"
 #include "server/session/session_errors.h"
 #include "server/session/session_state.h"
 #include "server/store/state_store.h"
@@ -44,10 +45,10 @@ absl::StatusOr<SessionHead> ReadHead(const StoredPart& what, const StoredHead& r
 // The name in a head's record, whatever its row says; empty: there is none that can be read.
 std::string NameInHead(absl::string_view record);
 
-// Of the session of uid `uid`.
-StoredSnapshot WriteSnapshot(absl::string_view uid, const std::string& name, const StateSnapshot& snapshot);
-// DATA_LOSS, as above.
-absl::StatusOr<StateSnapshot> ReadSnapshot(const StoredPart& what, absl::string_view uid, const StoredSnapshot& row);
+// Adds to `write` what makes `after` of `before`: at most one snapshot more, and one less.
+void WriteSnapshots(absl::string_view uid, const Snapshots& before, const Snapshots& after, SessionWrite& write);
+// Those of a stored session, whose state is `newest`. A damaged one is lost by itself: the session is whole without it.
+Snapshots ReadSnapshots(const StoredPart& session, const StoredSession& stored, const SessionState& newest);
 
 // The configuration as fields of any record.
 void WriteConfigFields(const SessionConfig& config, RecordWriter& to);

@@ -42,6 +42,20 @@ absl::StatusOr<ObservedMoments> ReadObserved(const StoredPart& what, absl::strin
   return Finished(std::move(observed), from, what);
 }
 
+std::string WriteMoments(const Moments& moments) {
+  RecordWriter to(kMomentsVersion);
+  return WriteMomentsFields(moments, to).Finish();
+}
+
+std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart>& parts) {
+  std::vector<uint64_t> words;
+  for (const ObservedPart& part : parts) {
+    words.insert(words.end(), {part.id.low, part.id.high, part.contents.low, part.contents.high});
+  }
+  RecordWriter to(kMomentsVersion);
+  return WriteMomentsFields(moments, to).Vector(words).Finish();
+}
+
 bool HasLength(const AffineParameters& parameters, size_t length) {
   return parameters.weight.size() == length && parameters.bias.size() == length;
 }
@@ -105,18 +119,28 @@ std::string WriteStatistics(const NormalizationStatistics& statistics) {
   return RecordWriter().Vector(statistics.mean).Vector(statistics.variance).Finish();
 }
 
-std::string WriteMoments(const Moments& moments) {
-  RecordWriter to(kMomentsVersion);
-  return WriteMomentsFields(moments, to).Finish();
-}
-
-std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart>& parts) {
-  std::vector<uint64_t> words;
-  for (const ObservedPart& part : parts) {
-    words.insert(words.end(), {part.id.low, part.id.high, part.contents.low, part.contents.high});
+void WriteVectors(const SessionContent& before, const SessionContent& after, SessionWrite& write) {
+  if (after.state->parameters != before.state->parameters) {
+    write.current.push_back({VectorKind::kParameters, write.sequence, WriteParameters(*after.state->parameters)});
   }
-  RecordWriter to(kMomentsVersion);
-  return WriteMomentsFields(moments, to).Vector(words).Finish();
+  if (after.state->running != before.state->running) {
+    write.current.push_back({VectorKind::kRunning, write.sequence, WriteStatistics(*after.state->running)});
+  }
+  if (const auto& shadow = after.observations.shadow; shadow != before.observations.shadow) {
+    write.current.push_back({VectorKind::kShadow, write.sequence, shadow == nullptr ? "" : WriteMoments(*shadow)});
+  }
+  if (const Observations& seen = after.observations; seen.observed != before.observations.observed) {
+    static const std::vector<ObservedPart> kNoParts;
+    write.current.push_back(
+        {VectorKind::kObserved, write.sequence,
+         seen.observed == nullptr
+             ? ""
+             : WriteObserved(*seen.observed, seen.observed_parts == nullptr ? kNoParts : *seen.observed_parts)});
+  }
+  if (const auto& earlier = after.observations.observed_before; earlier != before.observations.observed_before) {
+    write.current.push_back(
+        {VectorKind::kObservedBefore, write.sequence, earlier == nullptr ? "" : WriteMoments(*earlier)});
+  }
 }
 
 absl::Status ReadVector(const StoredPart& session, const StoredVector& vector, size_t length, StoredVectors& vectors) {

@@ -30,8 +30,8 @@ struct ObservedMoments {
 
 std::string WriteParameters(const AffineParameters& parameters);
 std::string WriteStatistics(const NormalizationStatistics& statistics);
-std::string WriteMoments(const Moments& moments);
-std::string WriteObserved(const Moments& moments, const std::vector<ObservedPart>& parts);
+// Adds to `write`, under its sequence, the vectors of `after` that `before` has not.
+void WriteVectors(const SessionContent& before, const SessionContent& after, SessionWrite& write);
 
 // By version.
 struct StoredVectors {

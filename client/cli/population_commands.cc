@@ -110,6 +110,21 @@ absl::StatusOr<std::vector<T>> SendAll(const PartFiles& parts, Send send) {
   return answers;
 }
 
+// Sends the parts of a merge or a calibration; `end` then commits or drops it, or where there are none says how it
+// stands. Both call a client::BatchNorm or a client::Model.
+template <typename T, typename Send, typename End>
+absl::StatusOr<std::vector<T>> Gather(const CommandLine& command_line, const GatheringOptions& options, Send send,
+                                      End end) {
+  if (absl::Status status = CheckIds(options.parts); !status.ok()) return status;
+  const absl::StatusOr<Client> client = MakeClient(command_line);
+  if (!client.ok()) return client.status();
+  absl::StatusOr<std::vector<T>> gathered = SendAll<T>(options.parts, [&](const Part& part) {
+    return CallNamed<T>(*client, options.session, [&](const auto& named) { return send(named, part); });
+  });
+  const bool is_end = options.parts.files.empty() || options.commit || options.drop;
+  return gathered.ok() && is_end ? CallNamed<T>(*client, options.session, end) : gathered;
+}
+
 template <typename T, typename Json, typename Text>
 int Show(const CommandLine& command_line, const std::string& session, const absl::StatusOr<std::vector<T>>& answers,
          Json json, Text text) {
@@ -197,7 +212,7 @@ std::string CalibratedText(const client::Calibrated& calibrated, const std::stri
 
 }  // namespace
 
-int Observe(const CommandLine& command_line, const std::string& session, const ObserveCommandOptions& options) {
+int Observe(const CommandLine& command_line, const ObserveCommandOptions& options) {
   if (absl::Status status = options.once ? CheckIds(options.parts) : absl::OkStatus(); !status.ok())
     return Fail(command_line, status);
   absl::StatusOr<Client> client = MakeClient(command_line);
@@ -206,7 +221,7 @@ int Observe(const CommandLine& command_line, const std::string& session, const O
   const auto send = [&](const Part& part) {
     const client::ObserveOptions call = {
         .part_id = options.once ? part.id : "", .dry_run = options.dry_run, .reset = std::exchange(reset, false)};
-    return CallNamed<client::Observed>(*client, session,
+    return CallNamed<client::Observed>(*client, options.session,
                                        [&](const auto& named) { return named.Observe(part.data, call); });
   };
   absl::StatusOr<std::vector<client::Observed>> observed;
@@ -215,30 +230,30 @@ int Observe(const CommandLine& command_line, const std::string& session, const O
   } else {
     observed = SendAll<client::Observed>(options.parts, send);
   }
-  return Show(command_line, session, observed, ObservedJson, [&](const client::Observed& each) {
+  return Show(command_line, options.session, observed, ObservedJson, [&](const client::Observed& each) {
     return absl::StrFormat("%s %s %d values a channel\n", each.name,
                            options.dry_run ? "would have observed" : "has observed", each.count);
   });
 }
 
-int ReadMoments(const CommandLine& command_line, const std::string& session, const MomentsCommandOptions& options) {
+int ReadMoments(const CommandLine& command_line, const MomentsCommandOptions& options) {
   absl::StatusOr<Client> client = MakeClient(command_line);
   if (!client.ok()) return Fail(command_line, client.status());
   client::MomentsOptions call = {.first_channel = options.first_channel, .num_channels = options.num_channels};
   if (options.source == "last-batch") call.source = client::MomentsSource::kLastBatch;
   if (options.source == "shadow") call.source = client::MomentsSource::kShadow;
   if (options.source == "observed-before") call.source = client::MomentsSource::kObservedBefore;
-  const auto found =
-      CallNamed<client::SessionMoments>(*client, session, [&](const auto& named) { return named.ReadMoments(call); });
+  const auto found = CallNamed<client::SessionMoments>(*client, options.session,
+                                                       [&](const auto& named) { return named.ReadMoments(call); });
   if (!found.ok()) return Fail(command_line, found.status());
   if (command_line.json) {
     // As merge and calibrate read it: of a model by layer, those that have seen something.
     ordered_json json = ordered_json::object();
     for (const client::SessionMoments& each : *found) {
-      if (!IsModel(session)) {
+      if (!IsModel(options.session)) {
         json = MomentsJson(each.moments);
       } else if (each.moments.count > 0) {
-        json[each.name.substr(session.size())] = MomentsJson(each.moments);
+        json[each.name.substr(options.session.size())] = MomentsJson(each.moments);
       }
     }
     Print(json.dump() + "\n");
@@ -246,7 +261,7 @@ int ReadMoments(const CommandLine& command_line, const std::string& session, con
   }
   for (const client::SessionMoments& each : *found) {
     Print(absl::StrFormat("%s   %s   %d values a channel\n", each.name, options.source, each.moments.count));
-    if (IsModel(session) || each.moments.count == 0) continue;
+    if (IsModel(options.session) || each.moments.count == 0) continue;
     std::vector<double> variances;
     for (size_t c = 0; c < each.moments.m2.size(); ++c) variances.push_back(each.moments.BiasedVariance(c));
     Print("\n" + ChannelTable(each.first_channel, {{"mean", each.moments.mean}, {"var", variances}}));
@@ -254,49 +269,37 @@ int ReadMoments(const CommandLine& command_line, const std::string& session, con
   return kOk;
 }
 
-int Merge(const CommandLine& command_line, const std::string& session, const MergeCommandOptions& options) {
-  if (absl::Status status = CheckIds(options.parts); !status.ok()) return Fail(command_line, status);
-  absl::StatusOr<Client> client = MakeClient(command_line);
-  if (!client.ok()) return Fail(command_line, client.status());
-  const auto send = [&](std::vector<client::MomentsPart> parts, const client::MergeOptions& call) {
-    return CallNamed<client::Merged>(*client, session,
-                                     [&](const auto& named) { return named.Merge(options.id, parts, call); });
-  };
-  auto merged =
-      SendAll<client::Merged>(options.parts, [&](const Part& part) -> absl::StatusOr<std::vector<client::Merged>> {
+int Merge(const CommandLine& command_line, const MergeCommandOptions& options) {
+  const GatheringOptions& gathering = options.gathering;
+  client::MergeOptions end = {.commit = gathering.commit, .drop = gathering.drop};
+  if (options.policy == "weighted") end.policy = client::MergePolicy::kWeighted;
+  if (options.policy == "keep-local") end.policy = client::MergePolicy::kKeepLocal;
+  const auto merged = Gather<client::Merged>(
+      command_line, gathering,
+      [&](const auto& named, const Part& part) -> decltype(named.Merge(gathering.id, {}, {})) {
         if (part.data.batch.has_value()) return absl::InvalidArgumentError("is a batch: send moments, .json or .npz");
-        return send({{.id = part.id, .data = part.data}}, {});
-      });
-  if (merged.ok() && (options.parts.files.empty() || options.commit || options.drop)) {
-    client::MergeOptions call = {.commit = options.commit, .drop = options.drop};
-    if (options.policy == "weighted") call.policy = client::MergePolicy::kWeighted;
-    if (options.policy == "keep-local") call.policy = client::MergePolicy::kKeepLocal;
-    merged = send({}, call);
-  }
-  return Show(command_line, session, merged, MergedJson, [&](const client::Merged& each) {
-    return options.drop ? absl::StrFormat("%s has dropped %s\n", each.name, Parts(each.num_parts)) : MergedText(each);
+        return named.Merge(gathering.id, {{.id = part.id, .data = part.data}}, {});
+      },
+      [&](const auto& named) { return named.Merge(gathering.id, {}, end); });
+  return Show(command_line, gathering.session, merged, MergedJson, [&](const client::Merged& each) {
+    return gathering.drop ? absl::StrFormat("%s has dropped %s\n", each.name, Parts(each.num_parts)) : MergedText(each);
   });
 }
 
-int Calibrate(const CommandLine& command_line, const std::string& session, const CalibrateCommandOptions& options) {
-  if (absl::Status status = CheckIds(options.parts); !status.ok()) return Fail(command_line, status);
-  absl::StatusOr<Client> client = MakeClient(command_line);
-  if (!client.ok()) return Fail(command_line, client.status());
-  const auto send = [&](const client::Data& data, const client::CalibrateOptions& call) {
-    return CallNamed<client::Calibrated>(*client, session,
-                                         [&](const auto& named) { return named.Calibrate(options.id, data, call); });
-  };
-  auto calibrated = SendAll<client::Calibrated>(
-      options.parts, [&](const Part& part) { return send(part.data, {.part_id = part.id}); });
-  if (calibrated.ok() && (options.parts.files.empty() || options.commit || options.drop)) {
-    client::CalibrateOptions call = {
-        .commit = options.commit, .to_snapshot = options.to_snapshot, .drop = options.drop};
-    if (options.estimator == "algorithm-2") call.estimator = client::Estimator::kAlgorithm2;
-    calibrated = send({}, call);
-  }
-  return Show(command_line, session, calibrated, CalibratedJson, [&](const client::Calibrated& each) {
-    return options.drop ? absl::StrFormat("%s has dropped %s\n", each.name, Batches(each.num_batches))
-                        : CalibratedText(each, options.to_snapshot);
+int Calibrate(const CommandLine& command_line, const CalibrateCommandOptions& options) {
+  const GatheringOptions& gathering = options.gathering;
+  client::CalibrateOptions end = {
+      .commit = gathering.commit, .to_snapshot = options.to_snapshot, .drop = gathering.drop};
+  if (options.estimator == "algorithm-2") end.estimator = client::Estimator::kAlgorithm2;
+  const auto calibrated = Gather<client::Calibrated>(
+      command_line, gathering,
+      [&](const auto& named, const Part& part) {
+        return named.Calibrate(gathering.id, part.data, {.part_id = part.id});
+      },
+      [&](const auto& named) { return named.Calibrate(gathering.id, {}, end); });
+  return Show(command_line, gathering.session, calibrated, CalibratedJson, [&](const client::Calibrated& each) {
+    return gathering.drop ? absl::StrFormat("%s has dropped %s\n", each.name, Batches(each.num_batches))
+                          : CalibratedText(each, options.to_snapshot);
   });
 }
 

@@ -91,10 +91,13 @@ class Progress {
   const size_t total_;
 };
 
-// What sends one file; the answers to the last are what is shown.
+// Sends one file after the other; the answers to the last are what is shown. None is sent if one cannot be read.
 template <typename T, typename Send>
 absl::StatusOr<std::vector<T>> SendAll(const PartFiles& parts, Send send) {
   std::vector<T> answers;
+  for (size_t i = 0; parts.files.size() > 1 && i < parts.files.size(); ++i) {
+    if (absl::Status status = ReadPart(parts.files[i]).status(); !status.ok()) return status;
+  }
   const Progress progress(parts.files.size());
   for (size_t i = 0; i < parts.files.size(); ++i) {
     auto part = ReadPart(parts.files[i]);
@@ -102,7 +105,8 @@ absl::StatusOr<std::vector<T>> SendAll(const PartFiles& parts, Send send) {
     if (!part->tensor.shape.empty()) part->data.batch = part->tensor;
     absl::StatusOr<std::vector<T>> sent = send(*part);
     if (!sent.ok()) {
-      return absl::Status(sent.status().code(), absl::StrCat(parts.files[i], ": ", sent.status().message()));
+      const std::string taken = i == 0 ? "" : absl::StrCat(" (the server has taken the ", i, " before it)");
+      return absl::Status(sent.status().code(), absl::StrCat(parts.files[i], ": ", sent.status().message(), taken));
     }
     answers = *std::move(sent);
     progress.Done(i + 1);

@@ -34,7 +34,8 @@ int64_t ResultSizeBytes(absl::string_view id, const CollectionResult& result) {
   const int64_t num_values =
       ValuesOf(result.merged.mean, result.merged.m2, result.variance_within, result.variance_between,
                result.before.mean, result.before.variance, result.after.mean, result.after.variance);
-  return kFixedBytes + static_cast<int64_t>(id.size()) + num_values * static_cast<int64_t>(sizeof(double));
+  return kFixedBytes + static_cast<int64_t>(id.size() + result.committed_as.size()) +
+         num_values * static_cast<int64_t>(sizeof(double));
 }
 
 int64_t CollectionBytes(const std::shared_ptr<const Collections>& collections) {

@@ -30,10 +30,11 @@ struct CollectionResult {
   int64_t generation = 0;  // of the session, then
   int64_t order = 0;       // rises from one commit of the session to the next
   int64_t num_parts = 0;
-  Moments merged;                                 // of a merge; empty with KEEP_LOCAL
-  std::vector<double> variance_within;            // [C], of a merge
-  std::vector<double> variance_between;           // [C], of a merge
-  NormalizationStatistics before, after;          // [C], of a calibration
+  std::string committed_as;               // the choices of the commit, as text to compare and tell; empty: not known
+  Moments merged;                         // of a merge; empty with KEEP_LOCAL
+  std::vector<double> variance_within;    // [C], of a merge
+  std::vector<double> variance_between;   // [C], of a merge
+  NormalizationStatistics before, after;  // [C], of a calibration
   int64_t batches_before = 0, batches_after = 0;  // num_batches_tracked
 };
 

@@ -121,6 +121,18 @@ absl::Status CheckFitsFloat(const std::string& session, const NormalizationStati
   return absl::OkStatus();
 }
 
+// What a commit is asked to make of the parts.
+std::string ChoicesOf(const CollectionStep& step) {
+  if (step.key.first == CollectionKind::kMerge) {
+    return step.policy == MergePolicy::kExact      ? "policy EXACT"
+           : step.policy == MergePolicy::kWeighted ? "policy WEIGHTED"
+                                                   : "policy KEEP_LOCAL";
+  }
+  const char* const estimator =
+      step.method == CalibrationMethod::kPooled ? "estimator POOLED" : "estimator ALGORITHM_2";
+  return step.to_snapshot.empty() ? estimator : absl::StrCat(estimator, " to_snapshot \"", step.to_snapshot, "\"");
+}
+
 absl::StatusOr<SessionChange> Commit(const CollectionStep& step, const CollectionSums& sums,
                                      const SessionIdentity& identity, const SessionContent& newest,
                                      GatheringAnswer answer, Collections collections) {
@@ -129,6 +141,7 @@ absl::StatusOr<SessionChange> Commit(const CollectionStep& step, const Collectio
   auto result = std::make_shared<CollectionResult>();
   result->order = answer.order = NextOrder(collections);
   result->num_parts = answer.num_parts;
+  result->committed_as = ChoicesOf(step);
   result->generation = state.generation;
   if (step.key.first == CollectionKind::kMerge) {
     result->merged = sums.merged.moments;
@@ -254,6 +267,10 @@ absl::StatusOr<SessionChange> ChangeCollection(const CollectionStep& step, const
     if (!step.parts.empty() || step.drop) {
       return CollectionCommitted(identity.name, CollectionText(step.key), before->result->num_parts,
                                  before->result->generation);
+    }
+    if (const std::string& first = before->result->committed_as;
+        step.commit && !first.empty() && first != ChoicesOf(step)) {
+      return CommittedOtherwise(identity.name, CollectionText(step.key), first, ChoicesOf(step));
     }
     answer.generation = before->result->generation;
     answer.num_parts = before->result->num_parts;

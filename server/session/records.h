@@ -18,7 +18,7 @@
 // Version 4 of heads and snapshots adds, at the end of the state, statistics_set_at, and to the head, at its end, the
 // number of updates that its history counts (no snapshot is of version 3). A point of this history has had its uid and
 // slot since its version 1. Version 2 of moments, of what was observed, and of parts and results of collections adds
-// the number of samples behind each m2.
+// the number of samples behind each m2, version 3 of results the choices of the commit.
 //
 // What damage does, to a record, to its row, or by taking the row away: of a head or a vector, all of the session is
 // lost; of a collection's row, what is gathered can only be dropped; of a request or a kept vector, its next change and
@@ -46,8 +46,9 @@ inline constexpr char kFirstVersion = 1;
 inline constexpr char kHeadVersion = 6;
 inline constexpr char kRequestVersion = 2;
 inline constexpr char kSnapshotVersion = 4;
-// Of moments, by themselves, in a part and in a result.
+// Of moments by themselves and in a part; of results.
 inline constexpr char kMomentsVersion = 2;
+inline constexpr char kResultVersion = 3;
 
 // What is wrong with a record that its row does not fit.
 inline constexpr const char* kOfAnotherRow = "it is the record of another row";

@@ -99,6 +99,15 @@ absl::Status CollectionCommitted(absl::string_view session, absl::string_view co
       {{"session", std::string(session)}, {"generation", absl::StrCat(generation)}});
 }
 
+absl::Status CommittedOtherwise(absl::string_view session, absl::string_view collection, absl::string_view first,
+                                absl::string_view asked) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, ErrorReason::kCollectionCommitted,
+      absl::StrCat(collection, " of session \"", session, "\" was committed with ", first, ", this commit asks for ",
+                   asked, ": ask without commit what it came to, or gather the parts under another id"),
+      {{"session", std::string(session)}});
+}
+
 absl::Status StateBytesReached(int64_t max_bytes, int64_t used_bytes, int64_t needed_bytes) {
   return MakeError(absl::StatusCode::kResourceExhausted, ErrorReason::kLimitReached,
                    absl::StrCat("max_state_bytes is ", max_bytes, ", ", used_bytes, " are in use and ", needed_bytes,

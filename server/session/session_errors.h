@@ -49,6 +49,10 @@ absl::Status CollectionNotFound(absl::string_view name, absl::string_view collec
 absl::Status CollectionCommitted(absl::string_view session, absl::string_view collection, int64_t num_parts,
                                  int64_t generation);
 
+// FAILED_PRECONDITION (COLLECTION_COMMITTED): it was committed with other choices than this commit asks for.
+absl::Status CommittedOtherwise(absl::string_view session, absl::string_view collection, absl::string_view first,
+                                absl::string_view asked);
+
 // RESOURCE_EXHAUSTED (LIMIT_REACHED): `used_bytes` of `max_bytes` of state are in use, and `needed_bytes` more are
 // asked.
 absl::Status StateBytesReached(int64_t max_bytes, int64_t used_bytes, int64_t needed_bytes);

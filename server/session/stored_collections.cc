@@ -40,8 +40,9 @@ absl::StatusOr<CollectedPart> ReadPart(const StoredPart& what, absl::string_view
 }
 
 std::string WriteResult(absl::string_view uid, absl::string_view collection, const CollectionResult& result) {
-  RecordWriter to(kMomentsVersion);
+  RecordWriter to(kResultVersion);
   to.Text(uid).Text(collection).Int(result.generation).Int(result.order).Int(result.num_parts);
+  to.Text(result.committed_as);
   WriteMomentsFields(result.merged, to).Vector(result.variance_within).Vector(result.variance_between);
   to.Vector(result.before.mean).Vector(result.before.variance).Int(result.batches_before);
   return to.Vector(result.after.mean).Vector(result.after.variance).Int(result.batches_after).Finish();
@@ -49,12 +50,13 @@ std::string WriteResult(absl::string_view uid, absl::string_view collection, con
 
 absl::StatusOr<CollectionResult> ReadResult(const StoredPart& what, absl::string_view uid,
                                             const StoredCollectionRow& row) {
-  RecordReader from(row.record, kMomentsVersion);
+  RecordReader from(row.record, kResultVersion);
   if (from.Text() != uid || from.Text() != row.collection) from.Spoil(kOfAnotherRow);
   CollectionResult result;
   result.generation = from.Int();
   result.order = from.Int();
   result.num_parts = from.Int();
+  if (from.version() >= 3) result.committed_as = from.Text();
   result.merged = ReadMomentsFields(from);
   result.variance_within = from.Vector<double>();
   result.variance_between = from.Vector<double>();

@@ -332,6 +332,11 @@ TEST_F(ObservationDurabilityTest, ACollectionThatIsDamagedIsLostByItselfUntilItI
       const auto committed = MustCall(server, &Stub::MergeMoments, MergeOf("", /*commit=*/true)).sessions(0);
       EXPECT_EQ(committed.num_parts(), 1);
       EXPECT_EQ(committed.merged().num_samples(), 2) << "read back as a part, then as a result";
+      v1::MergeMomentsRequest otherwise = MergeOf("", /*commit=*/true);
+      otherwise.set_policy(v1::MERGE_POLICY_WEIGHTED);
+      v1::MergeMomentsReply reply;
+      EXPECT_THAT(Call(server, &Stub::MergeMoments, otherwise, &reply),
+                  Fails(StatusCode::FAILED_PRECONDITION, "COLLECTION_COMMITTED"));
     }
   }
 }

@@ -136,6 +136,22 @@ class Merge(ServerTestCase):
             with self.assertRaisesRegex(TypeError, text):
                 call()
 
+    def test_a_second_commit_that_asks_for_something_else_is_refused(self):
+        bn, part = self.client.create("twice/a", num_features=1), Moments(4, np.zeros(1), np.ones(1))
+        bn.merge("m", {"one": part}, policy="weighted", commit=True)
+        bn.calibrate("c", part, part_id="one", commit=True, to_snapshot="kept")
+        for _ in range(2):
+            self.assertEqual(bn.merge("m", policy="weighted", commit=True).num_parts, 1)
+            self.assertEqual(bn.merge("m").num_parts, 1)
+            self.assertEqual(bn.calibrate("c", commit=True, to_snapshot="kept").num_batches, 1)
+        for call, text in ((lambda: bn.merge("m", commit=True), "committed with policy WEIGHTED.*asks for policy EXACT"),
+                           (lambda: bn.calibrate("c", commit=True), 'committed with estimator POOLED to_snapshot "kept"'),
+                           (lambda: bn.calibrate("c", commit=True, to_snapshot="kept", estimator="algorithm_2"),
+                            "asks for estimator ALGORITHM_2")):  # fmt: skip
+            with self.assertRaisesRegex(normserve.Error, text) as raised:
+                call()
+            self.assertEqual(raised.exception.reason, "COLLECTION_COMMITTED")
+
     def test_what_is_begun_and_not_ended_is_told(self):
         bn, part = self.client.create("open/a", num_features=1), Moments(2, np.zeros(1), np.ones(1))
         bn.merge("round", {"one": part, "two": part})

@@ -345,6 +345,18 @@ class Normctl(ServerTestCase):
             self.assertIn(words, self.refused("observe", "parts/a", str(path)), text)
         self.assertEqual(self.normctl_json("moments", "parts/a")["count"], 0)
 
+    def test_of_several_files_none_is_sent_where_one_cannot_be_read(self):
+        self.normctl("create", "several/a", "--num-features", "1")
+        files = {"good.json": '{"count": 2, "mean": [1], "m2": [2]}', "bad.json": "[1]",
+                 "wide.json": '{"count": 2, "mean": [1, 2], "m2": [2, 2]}'}  # fmt: skip
+        for name, text in files.items():
+            (self.folder / name).write_text(text, encoding="utf-8")
+        good, bad, wide = (str(self.folder / name) for name in files)
+        self.assertIn("bad.json", self.refused("observe", "several/a", good, bad))
+        self.assertEqual(self.normctl_json("moments", "several/a")["count"], 0)
+        self.assertIn("the server has taken the 1 before it", self.refused("observe", "several/a", good, wide))
+        self.assertEqual(self.normctl_json("moments", "several/a")["count"], 2)
+
     def test_what_moments_prints_of_a_model_can_be_observed_whatever_its_layers_are_called(self):
         path = self.folder / "layers.json"
         for layer in ("count", "mean"):
